@@ -1,0 +1,258 @@
+//! What a stage1 believes about the agent: frames in, events out; anything out of order is an error.
+//!
+//! ```text
+//! Hello ─▶ (Started | Failed) per app ─▶ data, Credit … ─▶ Exited per app ─▶ Finished
+//! ```
+//! The agent of a VM pod is hostile once its guest is: nothing here trusts a number it sends.
+
+use std::collections::BTreeMap;
+
+use crate::frame::Frame;
+use crate::message::{AgentFault, FromAgent, Message, Outcome, PodSpec, StandardStreams};
+use crate::window::{Receiving, Sending};
+use crate::{CONTROL_CHANNEL, VERSION, Violation};
+
+/// Longest text of a `Failed` message that is passed on, in bytes.
+pub const FAILED_TEXT_MAX: usize = 4096;
+
+/// What happened in the pod.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    Started { app: u16 },
+    /// Bytes for the user; give them back with [`Host::consumed`] once written.
+    Output { channel: u32, bytes: Vec<u8> },
+    /// No more bytes will come on this channel.
+    OutputEnded { channel: u32 },
+    /// The window of an input channel opened.
+    InputAllowed { channel: u32 },
+    Failed { app: Option<u16>, fault: AgentFault, text: String },
+    Exited { app: u16, outcome: Outcome },
+    Finished,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AppPhase {
+    Starting,
+    Running,
+    Ended,
+}
+
+/// The host end of the conversation; pure.
+#[derive(Debug)]
+pub struct Host {
+    greeted: bool,
+    finished: bool,
+    apps: Vec<AppPhase>,
+    outputs: BTreeMap<u32, Receiving>,
+    inputs: BTreeMap<u32, Sending>,
+}
+
+impl Host {
+    /// Expects the agent to run `pod`.
+    pub fn new(pod: &PodSpec) -> Self {
+        let mut host = Self {
+            greeted: false,
+            finished: false,
+            apps: vec![AppPhase::Starting; pod.apps.len()],
+            outputs: BTreeMap::new(),
+            inputs: BTreeMap::new(),
+        };
+        for app in &pod.apps {
+            host.add_streams(app.streams);
+        }
+        host
+    }
+
+    fn add_streams(&mut self, streams: StandardStreams) {
+        match streams {
+            StandardStreams::Pipes { stdin, stdout, stderr } => {
+                self.inputs.extend(stdin.map(|channel| (channel, Sending::default())));
+                self.outputs.insert(stdout, Receiving::default());
+                self.outputs.insert(stderr, Receiving::default());
+            }
+            StandardStreams::Terminal { channel, .. } => {
+                self.inputs.insert(channel, Sending::default());
+                self.outputs.insert(channel, Receiving::default());
+            }
+        }
+    }
+
+    /// Whether the agent has said its last word.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// How many bytes of `channel` the agent has room for.
+    pub fn input_allowed(&self, channel: u32) -> usize {
+        self.inputs.get(&channel).map_or(0, Sending::available)
+    }
+
+    /// Notes that `bytes` were sent on `channel`.
+    pub fn input_sent(&mut self, channel: u32, bytes: usize) {
+        if let Some(sending) = self.inputs.get_mut(&channel) {
+            sending.spend(bytes);
+        }
+    }
+
+    /// Notes that `bytes` of `channel` reached the user. `Some(n)`: send `Credit` for `n` bytes.
+    pub fn consumed(&mut self, channel: u32, bytes: usize) -> Option<u32> {
+        self.outputs.get_mut(&channel).and_then(|receiving| receiving.consume(bytes))
+    }
+
+    /// Takes one frame of the agent's.
+    ///
+    /// # Errors
+    /// Whatever an honest agent would not have said, or not now. End the pod.
+    pub fn receive(&mut self, frame: Frame) -> Result<Option<Event>, Violation> {
+        if self.finished {
+            return Err(Violation("a frame after the agent had finished".into()));
+        }
+        if frame.channel == CONTROL_CHANNEL {
+            return self.receive_message(FromAgent::decode(&frame.payload)?);
+        }
+        let channel = frame.channel;
+        let receiving = self
+            .outputs
+            .get_mut(&channel)
+            .filter(|_| self.greeted)
+            .ok_or_else(|| Violation(format!("bytes on channel {channel}, which is no output")))?;
+        receiving.receive(frame.payload.len())?;
+        Ok(Some(match frame.payload.is_empty() {
+            true => Event::OutputEnded { channel },
+            false => Event::Output { channel, bytes: frame.payload },
+        }))
+    }
+
+    fn receive_message(&mut self, message: FromAgent) -> Result<Option<Event>, Violation> {
+        match message {
+            FromAgent::Hello { version } => self.greet(version).map(|()| None),
+            _ if !self.greeted => Err(Violation("the agent did not say hello first".into())),
+            FromAgent::Started { app } => {
+                self.step(app, AppPhase::Starting, AppPhase::Running)?;
+                Ok(Some(Event::Started { app }))
+            }
+            FromAgent::Exited { app, outcome } => {
+                self.step(app, AppPhase::Running, AppPhase::Ended)?;
+                Ok(Some(Event::Exited { app, outcome }))
+            }
+            FromAgent::Failed { app, fault, mut text } => {
+                if let Some(app) = app {
+                    self.step(app, AppPhase::Starting, AppPhase::Ended)?;
+                }
+                text.truncate(text.floor_char_boundary(FAILED_TEXT_MAX));
+                Ok(Some(Event::Failed { app, fault, text }))
+            }
+            FromAgent::Finished => {
+                self.finished = true;
+                Ok(Some(Event::Finished))
+            }
+            FromAgent::Credit { channel, bytes } => {
+                self.inputs
+                    .get_mut(&channel)
+                    .ok_or_else(|| Violation(format!("credit for channel {channel}, which is no input")))?
+                    .credit(bytes)?;
+                Ok(Some(Event::InputAllowed { channel }))
+            }
+        }
+    }
+
+    fn greet(&mut self, version: u32) -> Result<(), Violation> {
+        if std::mem::replace(&mut self.greeted, true) {
+            return Err(Violation("the agent said hello twice".into()));
+        }
+        if version != VERSION {
+            return Err(Violation(format!("the agent speaks protocol {version}, this hull speaks {VERSION}")));
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, app: u16, from: AppPhase, to: AppPhase) -> Result<(), Violation> {
+        let phase = self
+            .apps
+            .get_mut(usize::from(app))
+            .ok_or_else(|| Violation(format!("a message about app {app}, which does not exist")))?;
+        if *phase != from {
+            return Err(Violation(format!("app {app} cannot go from {phase:?} to {to:?}")));
+        }
+        *phase = to;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{AppSpec, ImageSource};
+    use crate::window::WINDOW;
+
+    fn host() -> Host {
+        let app = AppSpec {
+            name: "a".into(),
+            image: ImageSource::Device { path: "/dev/vda".into() },
+            upper_size_bytes: None,
+            exec: vec!["/bin/true".into()],
+            environment: vec![],
+            user: "0".into(),
+            group: None,
+            supplementary_gids: vec![],
+            working_directory: "/".into(),
+            capabilities: vec![],
+            no_new_privileges: false,
+            stop_signal: 15,
+            streams: StandardStreams::Pipes { stdin: Some(1), stdout: 2, stderr: 3 },
+        };
+        Host::new(&PodSpec { hostname: "h".into(), apps: vec![app] })
+    }
+
+    const HELLO: FromAgent = FromAgent::Hello { version: VERSION };
+    const STARTED: FromAgent = FromAgent::Started { app: 0 };
+    const EXITED: FromAgent = FromAgent::Exited { app: 0, outcome: Outcome::Code(0) };
+
+    fn message(message: &FromAgent) -> Frame {
+        Frame { channel: CONTROL_CHANNEL, payload: serde_json::to_vec(message).unwrap() }
+    }
+
+    /// Feeds frames; `want` is part of the violation's text, or empty for a legal conversation.
+    #[track_caller]
+    fn check(frames: Vec<Frame>, want: &str) {
+        let mut host = host();
+        let got = frames.into_iter().try_for_each(|f| host.receive(f).map(|_| ()));
+        match (got, want) {
+            (Ok(()), "") => (),
+            (Err(v), want) if !want.is_empty() && v.0.contains(want) => (),
+            (got, want) => panic!("got {got:?}, want {want:?}"),
+        }
+    }
+
+    #[test]
+    fn only_the_legal_order_is_accepted() {
+        let say = |messages: &[FromAgent]| messages.iter().map(message).collect::<Vec<_>>();
+        check(say(&[HELLO, STARTED, EXITED, FromAgent::Finished]), "");
+        check(say(&[STARTED]), "did not say hello");
+        check(say(&[HELLO, HELLO]), "hello twice");
+        check(say(&[FromAgent::Hello { version: 99 }]), "speaks protocol 99");
+        check(say(&[HELLO, EXITED]), "cannot go from Starting to Ended");
+        check(say(&[HELLO, STARTED, EXITED, EXITED]), "cannot go from Ended");
+        check(say(&[HELLO, FromAgent::Started { app: 9 }]), "app 9, which does not exist");
+        check(say(&[HELLO, FromAgent::Finished, STARTED]), "had finished");
+        check(say(&[HELLO, FromAgent::Credit { channel: 1, bytes: 1 }]), "never sent");
+        check(say(&[HELLO, FromAgent::Credit { channel: 2, bytes: 1 }]), "no input");
+    }
+
+    #[test]
+    fn bytes_are_accepted_only_where_an_output_is() {
+        let data = |channel, len| Frame { channel, payload: vec![0; len] };
+        check(vec![data(2, 1)], "no output");
+        check(vec![message(&HELLO), data(2, 5), data(3, 0), data(2, 1)], "");
+        check(vec![message(&HELLO), data(1, 1)], "channel 1, which is no output");
+        check(vec![message(&HELLO), data(2, 0), data(2, 1)], "ended");
+        check(vec![message(&HELLO), data(2, WINDOW as usize), data(2, 1)], "window");
+    }
+
+    #[test]
+    fn garbage_on_the_control_channel_is_a_violation() {
+        for bytes in [&b""[..], b"{", b"null", b"\xff\xfe", br#"{"started":{"app":70000}}"#, br#"{"x":1}"#] {
+            check(vec![Frame { channel: 0, payload: bytes.to_vec() }], "malformed");
+        }
+    }
+}

@@ -1,1 +1,42 @@
-//! Placeholder until the crate's first commit.
+//! What a pod is, where it lies, and how it ended.
+//!
+//! stage0 writes pods, every stage1 runs them, and the two meet only here: in the pod directory
+//! ([`dir`]), its manifest ([`manifest`]), the contract ([`contract`]) and the verdict ([`verdict`]).
+//! Images are known by their id alone. Nothing here runs a program or mounts a file system.
+#![forbid(unsafe_code)]
+
+pub mod cgroup;
+pub mod contract;
+pub mod dir;
+pub mod id;
+pub mod manifest;
+pub mod pods;
+pub mod verdict;
+pub mod wire;
+
+pub use contract::{Contract, Flavour};
+pub use dir::{PodDir, Prepared, Preparing, Running};
+pub use id::{AppName, PodId};
+pub use manifest::Manifest;
+pub use pods::{Found, Pods, State};
+pub use verdict::{AppStatus, Status, Verdict};
+
+/// What callers branch on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The text is no pod id, app name or prefix of exactly one pod.
+    BadName,
+    /// No such pod.
+    Missing,
+    /// Another process holds the pod's lock.
+    Locked,
+    /// The pod is not in a state that allows what was asked.
+    WrongState,
+    /// A file of the pod directory does not say what this version of hull understands.
+    BadFile,
+    /// The host refused: a system call failed.
+    Host,
+}
+
+/// This crate's error.
+pub type Error = hull_errors::Error<Kind>;

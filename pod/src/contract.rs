@@ -1,0 +1,79 @@
+//! What stage0 hands to a stage1: the file `stage1.json` in the pod directory.
+//!
+//! stage0 executes the stage1 in place, with the pod directory as working directory, the pod's id as the
+//! only argument and the pod's lock as the open descriptor whose number is in [`LOCK_FD`]. The manifest
+//! says what the pod is; this file says what machine it gets.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::PodId;
+
+/// The environment variable with the number of the inherited lock descriptor.
+pub const LOCK_FD: &str = "HULL_LOCK_FD";
+
+/// The version of this file and of the way it is handed over.
+pub const VERSION: u32 = 1;
+
+/// The contract.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contract {
+    pub version: u32,
+    pub pod: PodId,
+    pub flavour: Flavour,
+    /// The UTS host name of the pod.
+    pub hostname: String,
+    /// The EROFS image of each app, absolute, in the manifest's order.
+    pub roots: Vec<PathBuf>,
+    /// The static agent binary, absolute.
+    pub agent: PathBuf,
+    /// For a VM only.
+    pub machine: Option<Machine>,
+    /// The only app is connected to the user's terminal.
+    pub interactive: bool,
+    /// Kernel messages and stage1's own steps go to standard error.
+    pub debug: bool,
+}
+
+/// The size and the kernel of a VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// An ELF `vmlinux`, absolute.
+    pub kernel: PathBuf,
+    pub vcpus: u8,
+    pub ram_mib: u32,
+}
+
+/// What a pod is isolated by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flavour {
+    /// A virtual machine.
+    Kvm,
+    /// Namespaces.
+    Nspawn,
+    /// A chroot in a private mount namespace: packaging, not isolation.
+    Fly,
+}
+
+impl Flavour {
+    /// As `--stage1=` spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Nspawn => "nspawn",
+            Self::Fly => "fly",
+        }
+    }
+
+    /// The file name of the stage1 that provides it.
+    pub fn binary(self) -> &'static str {
+        match self {
+            Self::Kvm => "hull-kvm",
+            Self::Nspawn | Self::Fly => "hull-nspawn",
+        }
+    }
+}

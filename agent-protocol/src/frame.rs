@@ -74,8 +74,7 @@ impl Decoder {
             return Err(Violation(format!("frame of {len} bytes, at most {FRAME_MAX} are allowed")));
         }
         let Some(payload) = rest.get(..len) else { return Ok(None) };
-        let frame =
-            Frame { channel: u32::from_le_bytes([c0, c1, c2, c3]), payload: payload.to_vec() };
+        let frame = Frame { channel: u32::from_le_bytes([c0, c1, c2, c3]), payload: payload.to_vec() };
         self.taken += HEAD + len;
         Ok(Some(frame))
     }

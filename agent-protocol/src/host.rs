@@ -18,15 +18,31 @@ pub const FAILED_TEXT_MAX: usize = 4096;
 /// What happened in the pod.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
-    Started { app: u16 },
+    Started {
+        app: u16,
+    },
     /// Bytes for the user; give them back with [`Host::consumed`] once written.
-    Output { channel: u32, bytes: Vec<u8> },
+    Output {
+        channel: u32,
+        bytes: Vec<u8>,
+    },
     /// No more bytes will come on this channel.
-    OutputEnded { channel: u32 },
+    OutputEnded {
+        channel: u32,
+    },
     /// The window of an input channel opened.
-    InputAllowed { channel: u32 },
-    Failed { app: Option<u16>, fault: AgentFault, text: String },
-    Exited { app: u16, outcome: Outcome },
+    InputAllowed {
+        channel: u32,
+    },
+    Failed {
+        app: Option<u16>,
+        fault: AgentFault,
+        text: String,
+    },
+    Exited {
+        app: u16,
+        outcome: Outcome,
+    },
     Finished,
 }
 
@@ -75,6 +91,11 @@ impl Host {
                 self.outputs.insert(channel, Receiving::default());
             }
         }
+    }
+
+    /// Whether the agent has said its first word.
+    pub fn has_greeted(&self) -> bool {
+        self.greeted
     }
 
     /// Whether the agent has said its last word.
@@ -161,7 +182,9 @@ impl Host {
             return Err(Violation("the agent said hello twice".into()));
         }
         if version != VERSION {
-            return Err(Violation(format!("the agent speaks protocol {version}, this hull speaks {VERSION}")));
+            return Err(Violation(format!(
+                "the agent speaks protocol {version}, this hull speaks {VERSION}"
+            )));
         }
         Ok(())
     }

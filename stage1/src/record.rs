@@ -1,0 +1,83 @@
+//! Writes down how the pod goes: `status.json` in the pod directory.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use hull_agent_protocol::Outcome;
+use hull_errors::Doing;
+use hull_pod::dir::{self, STATUS};
+use hull_pod::{AppStatus, Status, Verdict};
+
+use crate::{Error, Kind, Pod};
+
+/// The status of a pod that this process runs.
+#[derive(Debug)]
+pub(crate) struct Record {
+    dir: PathBuf,
+    status: Status,
+}
+
+impl Record {
+    pub(crate) fn new(pod: &Pod) -> Self {
+        let app = |app: &hull_pod::manifest::RuntimeApp| AppStatus {
+            name: app.name.clone(),
+            started_at: None,
+            finished_at: None,
+            outcome: None,
+        };
+        let apps = pod.manifest.apps.iter().map(app).collect();
+        Self { dir: pod.path.clone(), status: Status { apps, failure: None } }
+    }
+
+    pub(crate) fn started(&mut self, app: u16) -> Result<(), Error> {
+        self.app(app).started_at = Some(now());
+        self.write()
+    }
+
+    /// Written with the verdict: between the two there is nothing that anybody could ask for.
+    pub(crate) fn exited(&mut self, app: u16, outcome: Outcome) {
+        let status = self.app(app);
+        status.finished_at = Some(now());
+        status.outcome = Some(outcome);
+    }
+
+    pub(crate) fn failed(&mut self, why: String) {
+        self.status.failure.get_or_insert(why);
+    }
+
+    /// The machine was taken away with the apps in it: they ended as by `SIGKILL`.
+    pub(crate) fn killed(&mut self) {
+        for app in self.status.apps.iter_mut().filter(|app| app.outcome.is_none()) {
+            app.finished_at = Some(now());
+            app.outcome = Some(Outcome::Signal(9));
+        }
+    }
+
+    /// Writes the last word and says what the pod came to.
+    pub(crate) fn conclude(mut self) -> Result<Verdict, Error> {
+        let codes: Option<Vec<u8>> = self.status.apps.iter().map(AppStatus::exit_code).collect();
+        if codes.is_none() {
+            self.failed("the machine ended before every app had".into());
+        }
+        self.write()?;
+        Ok(match (self.status.failure, codes) {
+            (None, Some(codes)) => Verdict::Apps(codes),
+            (failure, _) => Verdict::Failed(failure.unwrap_or_default()),
+        })
+    }
+
+    fn app(&mut self, app: u16) -> &mut AppStatus {
+        // `Host` refuses any number that the pod has no app for.
+        self.status.apps.get_mut(usize::from(app)).expect("the protocol checked the app's number")
+    }
+
+    fn write(&self) -> Result<(), Error> {
+        dir::write_json(&self.dir, STATUS, &self.status)
+            .doing(Kind::Host, || "record the pod's status".into())
+    }
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

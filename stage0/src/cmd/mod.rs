@@ -1,0 +1,44 @@
+//! One file for each command.
+
+pub(crate) mod doctor;
+pub(crate) mod gc;
+pub(crate) mod list;
+pub(crate) mod prepare;
+pub(crate) mod rm;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod version;
+
+mod view;
+
+use std::fs;
+
+use hull_errors::Doing;
+use hull_pod::{Found, Pods};
+use serde::Serialize;
+
+use crate::cli::{Format, OnePod};
+use crate::{Error, Kind};
+
+/// Prints a value as JSON.
+fn print_json<T: Serialize>(value: &T, format: Format) -> Result<(), Error> {
+    let text = match format {
+        Format::Json => serde_json::to_string(value),
+        Format::JsonPretty => serde_json::to_string_pretty(value),
+    };
+    println!("{}", text.doing(Kind::Host, || "encode the answer".into())?);
+    Ok(())
+}
+
+/// The pod that was named, by a prefix of its id or by a file with its id.
+fn find_pod(pods: &Pods, named: &OnePod) -> Result<Found, Error> {
+    let prefix = match (&named.uuid, &named.uuid_file) {
+        (Some(prefix), _) => prefix.clone(),
+        (None, Some(file)) => {
+            let text = fs::read_to_string(file);
+            text.doing(Kind::User, || format!("read the pod's id from {}", file.display()))?.trim().to_owned()
+        }
+        (None, None) => String::new(),
+    };
+    pods.find(&prefix).doing(Kind::User, || "find the pod".into())
+}

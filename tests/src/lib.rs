@@ -1,1 +1,11 @@
+//! The kit of the black-box tests: real binaries, real images, pods that are cleaned up.
+//!
+//! The binaries are taken from `HULL_BIN`, else from the release folder of this workspace's build.
 
+pub mod hull;
+pub mod image;
+pub mod terminal;
+pub mod traces;
+
+pub use hull::{Ended, Flavour, Hull};
+pub use image::Image;

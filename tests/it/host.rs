@@ -1,0 +1,107 @@
+//! What needs no machine: usage, hosts without KVM, disks without space.
+
+use std::process::Command;
+
+use hull_tests::hull::{binaries, finish};
+use hull_tests::{Hull, Image};
+
+#[test]
+fn wrong_words_are_usage_errors() {
+    let hull = Hull::new();
+    assert_eq!(hull.hull(&[]).code, 2);
+    hull.hull(&["frobnicate"]).failure(&["frobnicate"]);
+    hull.hull(&["run", "--frobnicate", "x"]).failure(&["--frobnicate"]);
+    hull.hull(&["run", "--stage1=jail", "x"]).failure(&["jail", "nspawn"]);
+    hull.hull(&["run"]).failure(&["IMAGE"]);
+    hull.hull(&["run", "--stage1=fly", "--vm-memory=64", &Image::standard().reference(), "--", "/bin/true"])
+        .failure(&["--vm-memory"]);
+    hull.hull(&["status", "nothing"]).failure(&["nothing"]);
+    hull.hull(&["rm", "nothing"]).failure(&["nothing"]);
+    assert_eq!(hull.pods(), Vec::<String>::new());
+}
+
+#[test]
+fn the_version_is_told() {
+    assert!(Hull::new().hull(&["version"]).success().starts_with("hull Version: "));
+}
+
+#[test]
+fn doctor_names_a_way_out_of_every_failure() {
+    let ended = Hull::new().hull(&["doctor", "--format=json"]);
+    let report: serde_json::Value = serde_json::from_slice(&ended.stdout).expect("doctor prints JSON");
+    let checks = report["checks"].as_array().unwrap();
+    assert!(checks.len() > 10, "{report}");
+    for check in checks.iter().filter(|check| check["verdict"] != "ok") {
+        assert!(check["way_out"].as_str().is_some_and(|text| !text.is_empty()), "{check}");
+    }
+    let kvm = report["usable"].as_array().unwrap().contains(&"kvm".into());
+    assert_eq!(ended.code, if kvm { 0 } else { 254 });
+}
+
+/// `hull run` without `--stage1`, started by a shell that first changes its own mount namespace.
+fn run_after(setup: &str) -> hull_tests::Ended {
+    let hull = Hull::new();
+    let reference = Image::standard().reference();
+    let script = format!("{setup} && exec \"$0\" \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script]).arg(binaries().join("hull")).args([
+        "--dir",
+        &hull.dir().display().to_string(),
+        "run",
+        &reference,
+        "--",
+        "/bin/true",
+    ]);
+    let ended = finish(command);
+    assert_eq!(hull.pods(), Vec::<String>::new());
+    ended
+}
+
+#[test]
+fn a_host_without_kvm_says_so_and_names_the_flag_that_works() {
+    let ended = run_after("mount -t tmpfs none /dev && : > /dev/null");
+    ended.failure(&["no /dev/kvm", "--stage1=nspawn"]);
+}
+
+#[test]
+fn a_kvm_that_may_not_be_opened_is_told_from_one_that_is_not_there() {
+    let node = "mount -t tmpfs none /mnt && mknod /mnt/kvm c 10 232 && chmod 600 /mnt/kvm && mount --bind /mnt/kvm /dev/kvm";
+    // The binaries, the image and the data directory must stay in reach of a user without rights.
+    let ended = run_after(&format!(
+        "touch /dev/kvm; {node} && set -- setpriv --bounding-set=-all --inh-caps=-all --reuid=65534 --regid=65534 --clear-groups \"$0\" \"$@\" && exec \"$@\""
+    ));
+    ended.failure(&["/dev/kvm may not be opened", "kvm", "--stage1=nspawn"]);
+}
+
+#[test]
+fn a_kvm_that_cannot_run_linux_is_named() {
+    let module = "mount -t tmpfs none /sys/module && mkdir /sys/module/kvm_pvm && touch /dev/kvm";
+    run_after(module).failure(&["kvm_pvm", "cannot run a stock Linux", "--stage1=nspawn"]);
+}
+
+#[test]
+fn a_full_disk_leaves_nothing_half_done() {
+    let small = tempfile::tempdir().unwrap();
+    let reference = Image::standard().reference();
+    let script = format!(
+        "mount -t tmpfs -o size=600k none {0} && {1} --dir={0} prepare --stage1=fly {2} -- /bin/true; code=$?; \
+         find {0} -type f; {1} --dir={0} list --no-legend; exit $code",
+        small.path().display(),
+        binaries().join("hull").display(),
+        reference
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script]);
+    let ended = finish(command);
+    assert_eq!(ended.stdout(), "");
+    ended.failure(&["No space left on device"]);
+}
+
+#[test]
+fn stage1_is_started_by_hull_only() {
+    for stage1 in ["hull-kvm", "hull-nspawn"] {
+        let mut command = Command::new(binaries().join(stage1));
+        command.env_remove("HULL_LOCK_FD").arg("0af9c2d4-7e1b-4c3d-9a5e-0123456789ab");
+        finish(command).failure(&["HULL_LOCK_FD", "hull run"]);
+    }
+}

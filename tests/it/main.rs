@@ -1,0 +1,54 @@
+//! Black-box tests of the built binaries. `cases` is one table that runs on every flavour; a test's path
+//! starts with the flavour (`kvm::…`, `nspawn::…`, `fly::…`) or with `host::` where no machine is started.
+
+mod cases;
+mod crash;
+mod host;
+mod images;
+mod interactive;
+mod kvm_only;
+
+/// Runs each case on each flavour.
+macro_rules! on_every_flavour {
+    ($($module:ident::$case:ident),+ $(,)?) => {
+        mod kvm {
+            $(#[test] fn $case() { crate::$module::$case(hull_tests::Flavour::Kvm); })+
+        }
+        mod nspawn {
+            $(#[test] fn $case() { crate::$module::$case(hull_tests::Flavour::Nspawn); })+
+        }
+        mod fly {
+            $(#[test] fn $case() { crate::$module::$case(hull_tests::Flavour::Fly); })+
+        }
+    };
+}
+
+on_every_flavour!(
+    cases::a_background_child_does_not_hold_the_pod,
+    cases::a_command_that_cannot_run_is_named,
+    cases::a_reader_that_leaves_ends_the_writer,
+    cases::a_stubborn_app_dies_at_the_second_signal,
+    cases::a_user_who_is_not_in_the_image_is_named,
+    cases::an_app_that_a_signal_kills_gives_128_and_the_signal,
+    cases::ctrl_c_reaches_the_app,
+    cases::exit_codes_come_back,
+    cases::interrupted_apps_end_in_order,
+    cases::no_descriptor_of_the_host_is_inherited,
+    cases::orphans_are_reaped,
+    cases::other_signals_are_forwarded,
+    cases::root_has_the_default_capabilities_only,
+    cases::the_image_decides_what_the_command_line_leaves_open,
+    cases::the_kernels_files_are_protected,
+    cases::the_pod_is_listed_while_it_runs_and_after,
+    cases::the_root_is_writable_and_forgotten,
+    cases::the_standard_file_systems_are_there,
+    cases::the_streams_are_complete_and_unmixed,
+    cases::the_user_and_the_groups_are_the_images,
+    cases::chroot_does_not_lead_out,
+    cases::what_goes_in_comes_out,
+    crash::a_killed_pod_leaves_nothing_after_gc,
+    crash::a_prepared_pod_runs_once,
+    images::every_format_gives_the_same_root,
+    interactive::a_terminal_is_a_terminal,
+    interactive::a_terminal_follows_its_window,
+);

@@ -5,7 +5,8 @@ use std::fmt::Write;
 /// Lays out rows of cells, two spaces between columns, nothing behind the last.
 pub(crate) fn lay_out(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
     for row in rows {
@@ -25,7 +26,11 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let rows = [vec!["A".into(), "LONG".into()], vec!["bcd".into(), "e".into()], vec![String::new(), "f".into()]];
+        let rows = [
+            vec!["A".into(), "LONG".into()],
+            vec!["bcd".into(), "e".into()],
+            vec![String::new(), "f".into()],
+        ];
         assert_eq!(lay_out(&rows), "A    LONG\nbcd  e\n     f\n");
     }
 }

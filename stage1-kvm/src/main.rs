@@ -1,1 +1,65 @@
-fn main() {}
+//! `hull-kvm`: the VM stage1. A pod directory becomes a machine, the agent in it gets its orders, the
+//! apps' ends become the exit code. What isolates is in `hull-vmm`, what relays in `hull-stage1`.
+#![forbid(unsafe_code)]
+
+mod plan;
+
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+use hull_agent_protocol::ImageSource;
+use hull_errors::Doing;
+use hull_pod::{Flavour, Verdict, dir, wire};
+use hull_stage1::{Kind, Pod, Session, Signals, conclude, terminal};
+use hull_vmm::{Halt, Live, Machine};
+
+type Error = hull_stage1::Error;
+
+fn main() -> ExitCode {
+    let verdict = take_over().unwrap_or_else(|why| Verdict::Failed(hull_errors::chain(&why)));
+    conclude(&verdict)
+}
+
+fn take_over() -> Result<Verdict, Error> {
+    let pod = Pod::take_over(&[Flavour::Kvm])?;
+    run(&pod).or_else(|why| pod.fail(&why))
+}
+
+fn run(pod: &Pod) -> Result<Verdict, Error> {
+    let signals = Signals::take()?;
+    let (link, agents_end) = UnixStream::pair().doing(Kind::Host, || "make the agent's link".into())?;
+    let machine = boot(pod, agents_end)?;
+    let spec = wire::pod_spec(&pod.manifest, &pod.contract, image, terminal::size())
+        .doing(Kind::Contract, || "tell the agent what to run".into())?;
+    let mut session = Session::start(pod, &spec, link)?;
+    let end = {
+        let _raw = if pod.contract.interactive { terminal::Raw::enter()? } else { None };
+        session.run(&signals)?
+    };
+    // Where the agent did finish, nothing in the guest is worth waiting for: the process ends, and the
+    // machine with it.
+    session.conclude(end, || why_it_ended(machine.wait()))
+}
+
+fn boot(pod: &Pod, agents_end: UnixStream) -> Result<Machine<Live>, Error> {
+    let doing = || "start the virtual machine".to_owned();
+    let config = plan::plan(pod, agents_end)?;
+    let machine = Machine::new(config).doing(Kind::Host, doing)?;
+    let machine = machine.load().doing(Kind::Host, || format!("load guest kernel {}", plan::kernel(pod)))?;
+    dir::write(&pod.path, dir::PID, std::process::id().to_string().as_bytes()).doing(Kind::Host, doing)?;
+    machine.boot().doing(Kind::Host, doing)
+}
+
+/// The guest names its disks in the order in which it finds them, which is the order of the plan.
+fn image(index: usize) -> ImageSource {
+    let letter = char::from(b'a' + u8::try_from(index).expect("plan refuses more disks than letters"));
+    ImageSource::Device { path: format!("/dev/vd{letter}") }
+}
+
+fn why_it_ended(halt: Halt) -> String {
+    match halt {
+        Halt::PowerOff { code } => format!("the agent gave up and switched the machine off (code {code})"),
+        Halt::Reset => "the guest kernel crashed; --debug shows its last words".into(),
+        Halt::Fault(why) => format!("the virtual machine stopped: {why}"),
+    }
+}

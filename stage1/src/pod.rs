@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use hull_errors::Doing;
 use hull_pod::dir::{self, CONTRACT, Lock, MANIFEST};
-use hull_pod::{Contract, Flavour, Manifest, PodId, contract};
+use hull_pod::{Contract, Flavour, Manifest, PodId, Verdict, contract};
 
+use crate::record::Record;
 use crate::{Error, Kind, sys};
 
 /// A pod that this process now is: it ends when this value's process ends.
@@ -36,6 +37,16 @@ impl Pod {
             dir::read_json(&path, MANIFEST).doing(Kind::Contract, || format!("take over pod {id}"))?;
         check(&contract, &id, provided)?;
         Ok(Self { path, contract, manifest, _lock: lock })
+    }
+
+    /// Writes down that the pod failed before its agent could say anything.
+    ///
+    /// # Errors
+    /// The host's: the status could not be written.
+    pub fn fail(&self, why: &Error) -> Result<Verdict, Error> {
+        let mut record = Record::new(self);
+        record.failed(hull_errors::chain(why));
+        record.conclude()
     }
 }
 

@@ -177,7 +177,7 @@ pub(crate) fn the_standard_file_systems_are_there(flavour: Flavour) {
     let said = hull.shell(flavour, script).success();
     assert!(said.contains("127.0.0.1") && said.contains("localhost"), "{said}");
     if flavour != Flavour::Fly {
-        assert!(said.lines().last().unwrap().starts_with("hull-"), "{said}");
+        assert!(said.lines().last().is_some_and(|name| name.starts_with("hull-")), "{said}");
     }
 }
 
@@ -188,9 +188,9 @@ pub(crate) fn root_has_the_default_capabilities_only(flavour: Flavour) {
     // SETUID SYS_CHROOT, by their numbers in capabilities(7).
     let bits = [29, 0, 1, 3, 4, 5, 10, 13, 31, 6, 8, 7, 18].iter().fold(0u64, |set, bit| set | 1 << bit);
     for line in said.lines() {
-        let (name, value) = line.split_once(":\t").unwrap();
+        let (name, value) = line.split_once(":\t").expect("proc_pid_status(5)");
         let want = if matches!(name, "CapInh" | "CapAmb") { 0 } else { bits };
-        assert_eq!(u64::from_str_radix(value, 16).unwrap(), want, "{said}");
+        assert_eq!(u64::from_str_radix(value, 16), Ok(want), "{said}");
     }
     let reference = Image::standard().reference();
     let said = hull

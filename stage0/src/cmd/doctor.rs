@@ -83,7 +83,8 @@ fn check(
     found: String,
     trouble: Option<(Verdict, String)>,
 ) -> Check {
-    let (verdict, way_out) = trouble.map_or((Verdict::Ok, None), |(verdict, way_out)| (verdict, Some(way_out)));
+    let (verdict, way_out) =
+        trouble.map_or((Verdict::Ok, None), |(verdict, way_out)| (verdict, Some(way_out)));
     Check { name, verdict, found, way_out, needed_by }
 }
 
@@ -139,7 +140,8 @@ fn namespace(name: &'static str) -> Check {
     match path.exists() {
         true => check(label, needed_by, "the kernel has them".into(), None),
         false => {
-            let trouble = Some((Verdict::Failed, "use a kernel with CONFIG_NAMESPACES and all kinds of them".into()));
+            let trouble =
+                Some((Verdict::Failed, "use a kernel with CONFIG_NAMESPACES and all kinds of them".into()));
             check(label, needed_by, "the kernel lacks them".into(), trouble)
         }
     }
@@ -165,7 +167,10 @@ fn cgroups() -> Check {
     match missing.is_empty() {
         true => check("cgroups", ON_HOST, format!("version 2 at {target}"), None),
         false => {
-            let found = format!("version 2 at {target} lacks {}: pods outside VMs have no limits", missing.join(", "));
+            let found = format!(
+                "version 2 at {target} lacks {}: pods outside VMs have no limits",
+                missing.join(", ")
+            );
             check("cgroups", ON_HOST, found, warning("boot with systemd.unified_cgroup_hierarchy=1"))
         }
     }
@@ -179,7 +184,8 @@ fn data_directory(host: &Host) -> Check {
     // A directory that is not there yet is made by the first pod, where its parent allows it.
     let existing = host.dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let writable = nix::unistd::access(existing, nix::unistd::AccessFlags::W_OK).is_ok();
-    let trouble = (!writable).then(|| (Verdict::Failed, "choose another with --dir, or run hull as its owner".into()));
+    let trouble =
+        (!writable).then(|| (Verdict::Failed, "choose another with --dir, or run hull as its owner".into()));
     let found = format!("{} is {}writable", existing.display(), if writable { "" } else { "not " });
     check("data directory", ALL, found, trouble)
 }

@@ -147,7 +147,13 @@ fn stop_signal(name: Option<&str>) -> Result<Vec<NameValue>, Error> {
     Ok(vec![NameValue { name: STOP_SIGNAL.into(), value: name.into() }])
 }
 
-fn contract(args: &PodArgs, host: &Host, flavour: Flavour, id: &PodId, image: &Image) -> Result<Contract, Error> {
+fn contract(
+    args: &PodArgs,
+    host: &Host,
+    flavour: Flavour,
+    id: &PodId,
+    image: &Image,
+) -> Result<Contract, Error> {
     let machine = match flavour {
         Flavour::Kvm => Some(machine(args, host)?),
         Flavour::Nspawn | Flavour::Fly => no_machine(args, flavour)?,
@@ -167,7 +173,9 @@ fn contract(args: &PodArgs, host: &Host, flavour: Flavour, id: &PodId, image: &I
 
 fn machine(args: &PodArgs, host: &Host) -> Result<Machine, Error> {
     let kernel = match &args.kernel {
-        Some(path) => fs::canonicalize(path).doing(Kind::User, || format!("use guest kernel {}", path.display()))?,
+        Some(path) => {
+            fs::canonicalize(path).doing(Kind::User, || format!("use guest kernel {}", path.display()))?
+        }
         None => host.installed(KERNEL)?,
     };
     Ok(Machine { kernel, vcpus: args.vm_cpus.unwrap_or(1), ram_mib: args.vm_memory.unwrap_or(RAM_MIB) })
@@ -185,7 +193,10 @@ fn no_machine(args: &PodArgs, flavour: Flavour) -> Result<Option<Machine>, Error
         None => Ok(None),
         Some((option, _)) => Err(Error::new(
             Kind::User,
-            format!("{option} means nothing to --stage1={}, whose pods share that with the host", flavour.as_str()),
+            format!(
+                "{option} means nothing to --stage1={}, whose pods share that with the host",
+                flavour.as_str()
+            ),
         )),
     }
 }
@@ -198,7 +209,10 @@ mod tests {
     fn nothing_weaker_is_chosen_silently() {
         let unfit = || Kvm::NoDevice { cpu_could: true };
         let why = choose(None, unfit, true).unwrap_err().to_string();
-        assert!(why.contains("no /dev/kvm") && why.contains("modprobe") && why.contains("--stage1=nspawn"), "{why}");
+        assert!(
+            why.contains("no /dev/kvm") && why.contains("modprobe") && why.contains("--stage1=nspawn"),
+            "{why}"
+        );
         assert_eq!(choose(None, || Kvm::Usable, false).unwrap(), Flavour::Kvm);
         assert_eq!(choose(Some(Flavour::Fly), unfit, true).unwrap(), Flavour::Fly);
         let why = choose(Some(Flavour::Nspawn), unfit, false).unwrap_err().to_string();

@@ -39,7 +39,8 @@ fn remove(pods: &Pods, found: Found) -> Result<String, Error> {
         State::Prepared => pods.expire(&found).doing(Kind::Host, doing)?,
         State::Exited | State::AbortedPrepare => {
             let marked = pods.mark(&found).doing(Kind::Host, doing)?;
-            marked.ok_or_else(|| Error::new(Kind::User, format!("pod {id:?} was taken by another process")))?
+            marked
+                .ok_or_else(|| Error::new(Kind::User, format!("pod {id:?} was taken by another process")))?
         }
         State::ExitedGarbage | State::Garbage => found,
     };

@@ -31,7 +31,10 @@ pub(crate) fn run_prepared(args: &RunPreparedArgs, host: &Host) -> Result<ExitCo
     let pods = host.pods()?;
     let found = pods.find(&args.uuid).doing(Kind::User, || "find the pod".into())?;
     if found.state != State::Prepared {
-        return Err(Error::new(Kind::User, format!("pod {} is {}, not prepared", found.id, found.state.as_str())));
+        return Err(Error::new(
+            Kind::User,
+            format!("pod {} is {}, not prepared", found.id, found.state.as_str()),
+        ));
     }
     let doing = || format!("start pod {}", found.id);
     let contract = found.contract().doing(Kind::Host, doing)?;
@@ -57,9 +60,8 @@ fn start(pod: PodDir<Prepared>, stage1: &Path) -> Result<ExitCode, Error> {
 
 fn save_uuid(args: &RunArgs, id: &PodId) -> Result<(), Error> {
     match &args.uuid_file_save {
-        Some(file) => {
-            fs::write(file, id.as_str()).doing(Kind::User, || format!("save the pod's id to {}", file.display()))
-        }
+        Some(file) => fs::write(file, id.as_str())
+            .doing(Kind::User, || format!("save the pod's id to {}", file.display())),
         None => Ok(()),
     }
 }

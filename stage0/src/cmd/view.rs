@@ -52,7 +52,11 @@ impl PodView {
             let exit_code = status.and_then(|status| status.exit_code());
             AppView {
                 name: app.name.to_string(),
-                state: app_state(found.state, status.is_some_and(|s| s.started_at.is_some()), exit_code.is_some()),
+                state: app_state(
+                    found.state,
+                    status.is_some_and(|s| s.started_at.is_some()),
+                    exit_code.is_some(),
+                ),
                 started_at: status.and_then(|status| status.started_at),
                 finished_at: status.and_then(|status| status.finished_at),
                 exit_code,

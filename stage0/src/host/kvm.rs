@@ -66,7 +66,9 @@ impl Kvm {
             Self::NoDevice { cpu_could: false } => {
                 "switch on virtualisation in the firmware, or nested virtualisation for this machine"
             }
-            Self::NotPermitted => "join the group that owns /dev/kvm (usually: usermod -aG kvm USER), or be root",
+            Self::NotPermitted => {
+                "join the group that owns /dev/kvm (usually: usermod -aG kvm USER), or be root"
+            }
             Self::NoExtension => "switch on nested virtualisation for this machine",
             Self::Unfit { .. } => "use a host whose KVM has hardware virtualisation",
             Self::Broken(_) => "see the kernel's log for what is wrong with KVM",
@@ -98,7 +100,8 @@ mod tests {
             for dir in ["proc", "dev", "sys/module"] {
                 fs::create_dir_all(root.join(dir)).unwrap();
             }
-            fs::write(root.join("proc/cpuinfo"), format!("processor\t: 0\nflags\t\t: fpu {flags} sse\n")).unwrap();
+            fs::write(root.join("proc/cpuinfo"), format!("processor\t: 0\nflags\t\t: fpu {flags} sse\n"))
+                .unwrap();
             files.iter().for_each(|file| fs::write(root.join(file), "").unwrap());
             Self(root)
         }

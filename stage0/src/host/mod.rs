@@ -30,7 +30,9 @@ impl Host {
         let dir = std::path::absolute(&global.dir)
             .doing(Kind::User, || format!("use data directory {}", global.dir.display()))?;
         let libexec = match &global.libexec {
-            Some(path) => std::path::absolute(path).doing(Kind::User, || format!("use {}", path.display()))?,
+            Some(path) => {
+                std::path::absolute(path).doing(Kind::User, || format!("use {}", path.display()))?
+            }
             None => default_libexec()?,
         };
         Ok(Self { dir, libexec, debug: global.debug })
@@ -57,7 +59,10 @@ impl Host {
             true => Ok(path),
             false => Err(Error::new(
                 Kind::Host,
-                format!("{name} is not in {}; install it there, or name its place with --libexec", self.libexec.display()),
+                format!(
+                    "{name} is not in {}; install it there, or name its place with --libexec",
+                    self.libexec.display()
+                ),
             )),
         }
     }

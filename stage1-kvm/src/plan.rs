@@ -1,0 +1,58 @@
+//! What the machine of a pod shall be. Every file it needs is opened here; nothing opens a path later.
+
+use std::fs::File;
+use std::io::stderr;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use hull_agent_protocol::AGENT_PORT;
+use hull_errors::Doing;
+use hull_pod::contract::Machine;
+use hull_stage1::{Kind, Pod};
+use hull_vmm::{Asked, Disk, InitramfsFile, VmConfig, Vsock, VsockPort};
+
+use crate::Error;
+
+/// One disk an app, named `/dev/vda` to `/dev/vdz`.
+const APPS_MAX: usize = 26;
+
+/// What the kernel's command line tells the agent, its `/init`.
+const AGENT_ARGUMENTS: &str = "-- --machine=vm";
+
+pub(crate) fn plan(pod: &Pod, agents_end: UnixStream) -> Result<VmConfig, Error> {
+    let contract = &pod.contract;
+    let machine = machine(pod)?;
+    if contract.roots.len() > APPS_MAX {
+        let why = format!("a VM pod has at most {APPS_MAX} apps, not {}", contract.roots.len());
+        return Err(Error::new(Kind::Contract, why));
+    }
+    let open = |path: &std::path::Path, what: &str| {
+        File::open(path).doing(Kind::Host, || format!("open {what} {}", path.display()))
+    };
+    let disk = |path: &std::path::PathBuf| Ok(Disk { file: open(path, "image")?, read_only: true });
+    let console = contract.debug.then(|| stderr().as_fd().try_clone_to_owned()).transpose();
+    let asked = Asked {
+        vcpus: machine.vcpus,
+        ram_mib: machine.ram_mib,
+        kernel: open(&machine.kernel, "guest kernel")?,
+        initramfs: vec![InitramfsFile {
+            path: "init".into(),
+            mode: 0o755,
+            file: open(&contract.agent, "agent")?,
+        }],
+        cmdline: AGENT_ARGUMENTS.into(),
+        disks: contract.roots.iter().map(disk).collect::<Result<_, Error>>()?,
+        vsock: Some(Vsock { ports: vec![VsockPort { port: AGENT_PORT, stream: agents_end }] }),
+        console: console.doing(Kind::Host, || "use standard error as console".into())?.map(File::from),
+    };
+    VmConfig::try_from(asked).doing(Kind::Contract, || "plan the virtual machine".into())
+}
+
+pub(crate) fn kernel(pod: &Pod) -> String {
+    pod.contract.machine.as_ref().map_or_else(String::new, |machine| machine.kernel.display().to_string())
+}
+
+fn machine(pod: &Pod) -> Result<&Machine, Error> {
+    let machine = pod.contract.machine.as_ref();
+    machine.ok_or_else(|| Error::new(Kind::Contract, "the contract names no machine for a VM pod"))
+}

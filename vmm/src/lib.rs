@@ -1,1 +1,30 @@
-//! Placeholder until the crate's first commit.
+//! hull's virtual machine monitor: one small Linux guest on KVM, for x86-64.
+//!
+//! A machine is built in steps that consume each other: [`VmConfig`] -> [`Machine`]`<Cold>` (KVM, RAM,
+//! devices) -> `<Loaded>` (kernel and boot data are in RAM; nothing opens a path from here on) ->
+//! `<Live>` (vCPU threads run guest code) -> [`Halt`].
+//!
+//! The crate knows no pods, no images and no agent. What the guest does is hostile input from its first
+//! instruction on: a broken protocol costs the device, at most the machine, never the process.
+
+mod assembly;
+mod boot;
+mod bus;
+mod config;
+mod device;
+mod error;
+mod events;
+mod irq;
+mod layout;
+mod machine;
+mod memory;
+mod probe;
+mod vcpu;
+mod volatile_io;
+
+pub use boot::initramfs::InitramfsFile;
+pub use config::{Asked, Disk, VmConfig, Vsock, VsockPort};
+pub use error::{Error, Kind};
+pub use layout::{DOORBELL_PORT, GUEST_CID, HOST_CID, RAM_MIB_MAX, RAM_MIB_MIN, VCPUS_MAX};
+pub use machine::{Cold, Halt, Live, Loaded, Machine, Stopper};
+pub use probe::probe;

@@ -1,0 +1,99 @@
+//! Boots a kernel from the command line, to try a machine without a pod:
+//! `boot KERNEL [init=FILE] [disk=FILE] [rodisk=FILE] [ram=MIB] [vcpus=N] [vsock] [rng] [console] [cmd=WORDS]`
+//! A vsock is port 1024, echoed. Prints how the machine ended, and exits with the guest's code.
+#![forbid(unsafe_code)]
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use hull_errors::chain;
+use hull_vmm::{Asked, Disk, Halt, InitramfsFile, Machine, VmConfig, Vsock, VsockPort};
+
+type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn main() {
+    match run() {
+        Ok(code) => std::process::exit(code.into()),
+        Err(err) => {
+            eprintln!("boot: {}", chain(&*err));
+            std::process::exit(125);
+        }
+    }
+}
+
+fn run() -> Fallible<u8> {
+    let start = Instant::now();
+    let asked = parse()?;
+    let machine = Machine::new(VmConfig::try_from(asked)?)?;
+    let created = start.elapsed();
+    let machine = machine.load()?;
+    let (loaded, copied) = (start.elapsed(), machine.kernel_bytes_copied());
+    let halt = machine.boot()?.wait();
+    eprintln!(
+        "boot: created {created:?}, loaded {loaded:?} ({copied} bytes), ended {:?}: {halt:?}",
+        start.elapsed()
+    );
+    Ok(match halt {
+        Halt::PowerOff { code } => code,
+        _ => 124,
+    })
+}
+
+fn parse() -> Fallible<Asked> {
+    let mut words = std::env::args().skip(1);
+    let kernel = File::open(words.next().ok_or("name a kernel")?)?;
+    let mut asked = Asked {
+        vcpus: 1,
+        ram_mib: 256,
+        kernel,
+        initramfs: Vec::new(),
+        cmdline: String::new(),
+        disks: Vec::new(),
+        vsock: None,
+        rng: false,
+        console: None,
+    };
+    for word in words {
+        match word.split_once('=').unwrap_or((&word, "")) {
+            ("init", path) => asked.initramfs.push(file("init", path)?),
+            ("disk", path) => {
+                let file = OpenOptions::new().read(true).write(true).open(path)?;
+                asked.disks.push(Disk { file, read_only: false });
+            }
+            ("rodisk", path) => asked.disks.push(Disk { file: File::open(path)?, read_only: true }),
+            ("ram", mib) => asked.ram_mib = mib.parse()?,
+            ("vcpus", count) => asked.vcpus = count.parse()?,
+            ("vsock", _) => asked.vsock = Some(Vsock { ports: vec![echo()?] }),
+            ("rng", _) => asked.rng = true,
+            ("console", _) => asked.console = Some(io::stdout().as_fd().try_clone_to_owned()?.into()),
+            ("cmd", words) => words.clone_into(&mut asked.cmdline),
+            // Anything else is a path in the guest and a file here.
+            (path, host) => asked.initramfs.push(file(path, host)?),
+        }
+    }
+    Ok(asked)
+}
+
+fn file(path: &str, host: &str) -> Fallible<InitramfsFile> {
+    Ok(InitramfsFile { path: path.to_owned(), mode: 0o755, file: File::open(host)? })
+}
+
+/// Sends everything back, and says how much it was.
+fn echo() -> Fallible<VsockPort> {
+    let (guest, mut host) = UnixStream::pair()?;
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        let mut total = 0;
+        while let Ok(count @ 1..) = host.read(&mut buffer) {
+            total += count;
+            if host.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+        eprintln!("boot: the guest sent {total} bytes");
+    });
+    Ok(VsockPort { port: 1024, stream: guest })
+}

@@ -1,0 +1,199 @@
+//! Puts a machine's board together: KVM's part, the buses, and an ordered list of devices.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+
+use hull_errors::Doing;
+use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap};
+use kvm_ioctls::{Kvm, VmFd};
+
+use crate::boot::cmdline::MmioDevice;
+use crate::bus::{Bus, BusBuilder};
+use crate::config::SizedDisk;
+use crate::device::serial::Serial;
+use crate::device::virtio::block::{Backend, Block};
+use crate::device::virtio::mmio::{Transport, Wiring};
+use crate::device::virtio::rng::Rng;
+use crate::device::virtio::vsock::Vsock;
+use crate::device::virtio::{Device, Spec};
+use crate::error::{Error, Kind};
+use crate::events::{Events, Handle, Woken};
+use crate::irq::Ioapic;
+use crate::layout::{
+    IDENTITY_MAP, IOAPIC, Region, SERIAL_PIN, SERIAL_PORT, SERIAL_PORTS, TSS, virtio_window,
+};
+use crate::memory::GuestRam;
+
+/// The devices of a machine.
+pub(crate) struct Wanted {
+    pub vcpus: u8,
+    pub disks: Vec<SizedDisk>,
+    pub vsock: Option<Vec<(u32, UnixStream)>>,
+    pub rng: bool,
+    pub console: Option<File>,
+}
+
+/// A finished board.
+pub(crate) struct Board {
+    pub mmio: Bus,
+    pub pio: Bus,
+    pub events: Arc<Events>,
+    /// The virtio devices, by their number.
+    pub devices: Vec<Arc<Mutex<dyn Woken>>>,
+    pub mmio_devices: Vec<MmioDevice>,
+    pub pins_used: Vec<u8>,
+    pub pin_count: u8,
+    pub serial: bool,
+}
+
+pub(crate) fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
+    let doing = || "create a virtual machine".to_owned();
+    loop {
+        match kvm.create_vm() {
+            // A signal came; KVM wants to be asked again.
+            Err(err) if err.errno() == libc::EINTR => (),
+            result => return result.doing(Kind::Host, doing),
+        }
+    }
+}
+
+/// Local APICs in the kernel; no PIC, no PIT, and the IOAPIC is ours.
+pub(crate) fn create_irqchip(vm: &VmFd) -> Result<(), Error> {
+    let doing = || "create the interrupt controllers".to_owned();
+    let identity_map = IDENTITY_MAP.first;
+    vm.set_identity_map_address(identity_map).doing(Kind::Host, doing)?;
+    let tss = usize::try_from(TSS.first).expect("the TSS lies below 4 GiB");
+    vm.set_tss_address(tss).doing(Kind::Host, doing)?;
+    // No routes are reserved for the IOAPIC: its pins send messages, and nobody waits for their EOI.
+    let split = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, ..Default::default() };
+    vm.enable_cap(&split).doing(Kind::UnfitKvm, doing)
+}
+
+/// Attaches the devices in the order in which the guest finds them: disks, vsock, rng.
+pub(crate) fn attach(
+    wanted: Wanted,
+    vm: &Arc<VmFd>,
+    ram: &Arc<GuestRam>,
+    entropy: &File,
+) -> Result<Board, Error> {
+    let serial = wanted.console.is_some();
+    let virtio_count = wanted.disks.len() + usize::from(wanted.vsock.is_some()) + usize::from(wanted.rng);
+    let pins = Pins::plan(virtio_count, serial);
+    let ioapic = Ioapic::new(Arc::clone(vm), pins.count, wanted.vcpus);
+    let mut attaching = Attaching {
+        ioapic,
+        ram,
+        pins: &pins,
+        events: Events::new()?,
+        mmio: BusBuilder::default(),
+        pio: BusBuilder::default(),
+        devices: Vec::new(),
+        mmio_devices: Vec::new(),
+    };
+    attaching.ioapic();
+    if let Some(console) = wanted.console {
+        attaching.serial(console);
+    }
+    for (index, disk) in wanted.disks.into_iter().enumerate() {
+        let block = Block::new(Backend::new(disk.file, disk.sectors, disk.read_only, index));
+        let spec = block.spec();
+        attaching.virtio(spec, |_| Box::new(block));
+    }
+    if let Some(ports) = wanted.vsock {
+        attaching.virtio(Vsock::spec(), |events| Box::new(Vsock::new(ports, events)));
+    }
+    if wanted.rng {
+        let source = entropy.try_clone().doing(Kind::Host, || "share /dev/urandom".to_owned())?;
+        attaching.virtio(Rng::spec(), |_| Box::new(Rng::new(source)));
+    }
+    Ok(attaching.finish(serial))
+}
+
+/// Which interrupt pins there are.
+#[derive(Debug, PartialEq, Eq)]
+struct Pins {
+    /// The n-th virtio device's.
+    virtio: Vec<u8>,
+    used: Vec<u8>,
+    count: u8,
+}
+
+impl Pins {
+    /// Virtio devices count from pin 1 (Linux takes 0 for "none") and leave the serial port's free.
+    fn plan(virtio: usize, serial: bool) -> Self {
+        let virtio: Vec<u8> = (1..).filter(|pin| !(serial && *pin == SERIAL_PIN)).take(virtio).collect();
+        let mut used = virtio.clone();
+        used.extend(serial.then_some(SERIAL_PIN));
+        used.sort_unstable();
+        let count = used.last().map_or(1, |last| last + 1);
+        Self { virtio, used, count }
+    }
+}
+
+struct Attaching<'a> {
+    ioapic: Arc<Ioapic>,
+    ram: &'a Arc<GuestRam>,
+    pins: &'a Pins,
+    events: Arc<Events>,
+    mmio: BusBuilder,
+    pio: BusBuilder,
+    devices: Vec<Arc<Mutex<dyn Woken>>>,
+    mmio_devices: Vec<MmioDevice>,
+}
+
+/// The layout has no overlaps: it is proven when it is compiled.
+const DISJOINT: &str = "the windows of the layout are disjoint";
+
+impl Attaching<'_> {
+    fn ioapic(&mut self) {
+        self.mmio.claim(IOAPIC, self.ioapic.window()).expect(DISJOINT);
+    }
+
+    fn serial(&mut self, console: File) {
+        let serial = Serial::new(console, self.ioapic.line(SERIAL_PIN));
+        let ports = Region { first: SERIAL_PORT.into(), size: SERIAL_PORTS.into() };
+        self.pio.claim(ports, Arc::new(Mutex::new(serial))).expect(DISJOINT);
+    }
+
+    fn virtio(&mut self, spec: Spec, device: impl FnOnce(Handle) -> Box<dyn Device>) {
+        let index = self.devices.len();
+        let (window, pin) = (virtio_window(index), self.pins.virtio[index]);
+        let number = u8::try_from(index).expect("the configuration limits the devices");
+        let events = self.events.handle(number);
+        let device = device(events.clone());
+        let wiring = Wiring { ram: Arc::clone(self.ram), irq: self.ioapic.line(pin), events };
+        let transport = Arc::new(Mutex::new(Transport::new(spec, device, wiring)));
+        self.mmio.claim(window, Arc::clone(&transport) as _).expect(DISJOINT);
+        self.devices.push(transport);
+        self.mmio_devices.push(MmioDevice { window, pin });
+    }
+
+    fn finish(self, serial: bool) -> Board {
+        Board {
+            mmio: self.mmio.freeze(),
+            pio: self.pio.freeze(),
+            events: self.events,
+            devices: self.devices,
+            mmio_devices: self.mmio_devices,
+            pins_used: self.pins.used.clone(),
+            pin_count: self.pins.count,
+            serial,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_in_use_and_no_more() {
+        assert_eq!(Pins::plan(0, false), Pins { virtio: vec![], used: vec![], count: 1 });
+        assert_eq!(Pins::plan(2, false), Pins { virtio: vec![1, 2], used: vec![1, 2], count: 3 });
+        let with_serial = Pins { virtio: vec![1, 2, 3, 5], used: vec![1, 2, 3, 4, 5], count: 6 };
+        assert_eq!(Pins::plan(4, true), with_serial);
+        assert_eq!(Pins::plan(1, true), Pins { virtio: vec![1], used: vec![1, 4], count: 5 });
+    }
+}

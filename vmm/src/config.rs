@@ -1,0 +1,183 @@
+//! What a machine shall be: asked by the caller, checked once, read-only from then on.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::os::unix::net::UnixStream;
+
+use hull_errors::Doing;
+
+use crate::boot::initramfs::InitramfsFile;
+use crate::device::virtio::block;
+use crate::error::{Error, Kind};
+use crate::layout::{DEVICES_MAX, RAM_MIB_MAX, RAM_MIB_MIN, VCPUS_MAX};
+
+/// A machine as the caller wants it. Everything is an open file: the machine opens no path of the
+/// caller's.
+#[derive(Debug)]
+pub struct Asked {
+    /// 1 to [`VCPUS_MAX`].
+    pub vcpus: u8,
+    /// [`RAM_MIB_MIN`] to [`RAM_MIB_MAX`].
+    pub ram_mib: u32,
+    /// An uncompressed kernel (vmlinux).
+    pub kernel: File,
+    /// Files of the initramfs; none at all is no initramfs.
+    pub initramfs: Vec<InitramfsFile>,
+    /// Words to add to the kernel's command line, behind those that the machine needs.
+    pub cmdline: String,
+    /// `/dev/vda`, `/dev/vdb`, and so on.
+    pub disks: Vec<Disk>,
+    /// A socket device; the guest is [`crate::GUEST_CID`].
+    pub vsock: Option<Vsock>,
+    /// An entropy device, beside the seed that every guest gets at boot.
+    pub rng: bool,
+    /// Where the serial console goes. Without it the kernel is silent, and boots faster.
+    pub console: Option<File>,
+}
+
+/// A file or a block device as a disk.
+#[derive(Debug)]
+pub struct Disk {
+    pub file: File,
+    pub read_only: bool,
+}
+
+/// The ports of the host that the guest can connect to.
+#[derive(Debug)]
+pub struct Vsock {
+    pub ports: Vec<VsockPort>,
+}
+
+/// A port and the socket that becomes its one connection. Bytes the other end does not read are held, at
+/// most 128 KiB; when the machine ends, what is held is still delivered to a reader that keeps reading.
+#[derive(Debug)]
+pub struct VsockPort {
+    pub port: u32,
+    pub stream: UnixStream,
+}
+
+/// A disk whose size is known.
+#[derive(Debug)]
+pub(crate) struct SizedDisk {
+    pub file: File,
+    pub read_only: bool,
+    pub sectors: u64,
+}
+
+/// A machine that can be built.
+#[derive(Debug)]
+pub struct VmConfig {
+    pub(crate) vcpus: u8,
+    pub(crate) ram_mib: u32,
+    pub(crate) kernel: File,
+    pub(crate) initramfs: Vec<InitramfsFile>,
+    pub(crate) cmdline: String,
+    pub(crate) disks: Vec<SizedDisk>,
+    pub(crate) vsock: Option<Vec<(u32, UnixStream)>>,
+    pub(crate) rng: bool,
+    pub(crate) console: Option<File>,
+}
+
+impl TryFrom<Asked> for VmConfig {
+    type Error = Error;
+
+    fn try_from(asked: Asked) -> Result<Self, Error> {
+        within("vCPUs", asked.vcpus.into(), 1, VCPUS_MAX.into())?;
+        within("MiB of RAM", asked.ram_mib, RAM_MIB_MIN, RAM_MIB_MAX)?;
+        let devices = asked.disks.len() + usize::from(asked.vsock.is_some()) + usize::from(asked.rng);
+        if DEVICES_MAX < devices {
+            return Err(bad(format!("{devices} devices, at most {DEVICES_MAX} are possible")));
+        }
+        Ok(Self {
+            vcpus: asked.vcpus,
+            ram_mib: asked.ram_mib,
+            kernel: asked.kernel,
+            initramfs: asked.initramfs,
+            cmdline: asked.cmdline,
+            disks: (0..).zip(asked.disks).map(|(index, disk)| size(index, disk)).collect::<Result<_, _>>()?,
+            vsock: asked.vsock.map(check_ports).transpose()?,
+            rng: asked.rng,
+            console: asked.console,
+        })
+    }
+}
+
+fn bad(what: String) -> Error {
+    Error::new(Kind::Config, format!("configure the machine: {what}"))
+}
+
+fn within(what: &str, asked: u32, least: u32, most: u32) -> Result<(), Error> {
+    if (least..=most).contains(&asked) {
+        return Ok(());
+    }
+    Err(bad(format!("{asked} {what}, {least} to {most} are possible")))
+}
+
+fn size(index: usize, disk: Disk) -> Result<SizedDisk, Error> {
+    let doing = || format!("find out the size of disk {index}");
+    // The metadata of a block device knows no size; its end does.
+    let bytes = (&disk.file).seek(SeekFrom::End(0)).doing(Kind::Config, doing)?;
+    let sectors = block::sectors(bytes)
+        .ok_or_else(|| bad(format!("disk {index} has {bytes} bytes, which are not whole sectors of 512")))?;
+    Ok(SizedDisk { file: disk.file, read_only: disk.read_only, sectors })
+}
+
+fn check_ports(vsock: Vsock) -> Result<Vec<(u32, UnixStream)>, Error> {
+    let mut ports = Vec::with_capacity(vsock.ports.len());
+    for VsockPort { port, stream } in vsock.ports {
+        if ports.iter().any(|(other, _)| *other == port) {
+            return Err(bad(format!("vsock port {port} is asked for twice")));
+        }
+        stream.set_nonblocking(true).doing(Kind::Host, || format!("set up vsock port {port}"))?;
+        ports.push((port, stream));
+    }
+    Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked() -> Asked {
+        Asked {
+            vcpus: 1,
+            ram_mib: 64,
+            kernel: tempfile::tempfile().unwrap(),
+            initramfs: vec![],
+            cmdline: String::new(),
+            disks: vec![],
+            vsock: None,
+            rng: false,
+            console: None,
+        }
+    }
+
+    fn disk(bytes: u64) -> Disk {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(bytes).unwrap();
+        Disk { file, read_only: true }
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut Asked), want: &str) {
+        let mut asked = asked();
+        change(&mut asked);
+        let err = VmConfig::try_from(asked).unwrap_err();
+        assert_eq!(*err.kind(), Kind::Config);
+        assert!(err.to_string().contains(want), "{err}");
+    }
+
+    #[test]
+    fn limits_are_named() {
+        assert!(VmConfig::try_from(asked()).is_ok());
+        check(|a| a.vcpus = 0, "0 vCPUs, 1 to 64");
+        check(|a| a.vcpus = 65, "65 vCPUs");
+        check(|a| a.ram_mib = 31, "31 MiB of RAM, 32 to");
+        check(|a| a.ram_mib = u32::MAX, "MiB of RAM");
+        check(|a| a.disks = vec![disk(1024), disk(1025)], "disk 1 has 1025 bytes");
+        check(|a| a.disks = (0..33).map(|_| disk(512)).collect(), "33 devices");
+        let port = |port| VsockPort { port, stream: UnixStream::pair().unwrap().0 };
+        check(|a| a.vsock = Some(Vsock { ports: vec![port(5), port(5)] }), "port 5 is asked for twice");
+    }
+}

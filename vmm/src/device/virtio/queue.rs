@@ -1,0 +1,269 @@
+//! Queues: chains come out checked, go back exactly once, and each wake-up does bounded work. A driver
+//! that breaks the protocol is a [`Violation`], which costs it the device.
+
+use std::fmt;
+
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::VolatileSlice;
+
+use crate::memory::{BadClaim, Claimed, GuestRam};
+
+/// How the driver broke the protocol.
+#[derive(Debug)]
+pub(crate) enum Violation {
+    /// The rings themselves: indices, addresses.
+    Ring(virtio_queue::Error),
+    /// A chain that does not end, ends nowhere, or is longer than its queue.
+    Chain { head: u16 },
+    /// A buffer to write to before one to read from.
+    Order { head: u16 },
+    /// A buffer that is not RAM.
+    Buffer(BadClaim),
+    /// A buffer too short for what the device has to put there.
+    NoRoom { head: u16 },
+}
+
+impl From<virtio_queue::Error> for Violation {
+    fn from(err: virtio_queue::Error) -> Self {
+        Self::Ring(err)
+    }
+}
+
+impl From<BadClaim> for Violation {
+    fn from(bad: BadClaim) -> Self {
+        Self::Buffer(bad)
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ring(err) => write!(f, "{err}"),
+            Self::Chain { head } => write!(f, "chain {head} is broken"),
+            Self::Order { head } => write!(f, "chain {head} has its buffers in the wrong order"),
+            Self::Buffer(BadClaim::Wraps) => write!(f, "a buffer wraps"),
+            Self::Buffer(BadClaim::NotRam { first, len }) => {
+                write!(f, "a buffer of {len} bytes at {first:#x} is not RAM")
+            }
+            Self::NoRoom { head } => write!(f, "chain {head} is too short for the answer"),
+        }
+    }
+}
+
+/// How a bounded round ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drained {
+    /// Nothing is left to do until the next wake-up.
+    Empty,
+    /// The round is used up with work left.
+    More,
+}
+
+/// A chain taken from the avail ring. It owes the driver exactly one used-ring entry.
+#[must_use = "a popped chain must be completed or put back"]
+#[derive(Debug)]
+pub(crate) struct Chain {
+    head: u16,
+    readable: Vec<Claimed>,
+    writable: Vec<Claimed>,
+    owed: bool,
+}
+
+impl Chain {
+    pub(crate) fn head(&self) -> u16 {
+        self.head
+    }
+
+    /// The bytes the driver gives.
+    pub(crate) fn readable(&self) -> Buffers {
+        Buffers(self.readable.clone())
+    }
+
+    /// The space the driver wants filled.
+    pub(crate) fn writable(&self) -> Buffers {
+        Buffers(self.writable.clone())
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        // A lost chain hangs one guest I/O for ever. It is our bug, never the guest's.
+        debug_assert!(
+            !self.owed || std::thread::panicking(),
+            "chain {} was never completed",
+            self.head
+        );
+    }
+}
+
+/// Claims that are used up from the front, whatever framing the driver chose (section 2.7.4).
+#[derive(Clone, Debug)]
+pub(crate) struct Buffers(Vec<Claimed>);
+
+impl Buffers {
+    pub(crate) fn len(&self) -> u64 {
+        self.0.iter().map(|claim| u64::from(claim.len())).sum()
+    }
+
+    /// Cuts the first `len` bytes off; fewer if there are no more.
+    pub(crate) fn take(&mut self, mut len: u64) -> Buffers {
+        let mut taken = Vec::new();
+        let mut rest = Vec::new();
+        for claim in self.0.drain(..) {
+            let here = len.min(u64::from(claim.len())) as u32;
+            len -= u64::from(here);
+            let (front, back) = claim.split(here);
+            if 0 < front.len() {
+                taken.push(front);
+            }
+            if 0 < back.len() {
+                rest.push(back);
+            }
+        }
+        self.0 = rest;
+        Buffers(taken)
+    }
+
+    /// The bytes themselves, if they all are RAM.
+    pub(crate) fn admit<'a>(&self, ram: &'a GuestRam) -> Result<Vec<VolatileSlice<'a>>, BadClaim> {
+        self.0.iter().map(|claim| ram.admit(*claim)).collect()
+    }
+
+    /// Copies out to `bytes`, which must not be longer than what is left; uses it up.
+    pub(crate) fn read(&mut self, ram: &GuestRam, bytes: &mut [u8]) -> Result<(), BadClaim> {
+        let mut done = 0;
+        for slice in self.take(bytes.len() as u64).admit(ram)? {
+            done += slice.copy_to(&mut bytes[done..]);
+        }
+        debug_assert_eq!(done, bytes.len(), "the caller has checked the length");
+        Ok(())
+    }
+
+    /// Copies `bytes` in, which must not be longer than the room that is left; uses it up.
+    pub(crate) fn write(&mut self, ram: &GuestRam, bytes: &[u8]) -> Result<(), BadClaim> {
+        let mut done = 0;
+        for slice in self.take(bytes.len() as u64).admit(ram)? {
+            slice.copy_from(&bytes[done..]);
+            done += slice.len();
+        }
+        debug_assert_eq!(done, bytes.len(), "the caller has checked the length");
+        Ok(())
+    }
+}
+
+/// A device's queues, for the time of one call.
+pub(crate) struct Rings<'a> {
+    ram: &'a GuestRam,
+    queues: &'a mut [Queue],
+    /// Bit n: queue n has new used entries.
+    used: u32,
+}
+
+impl<'a> Rings<'a> {
+    pub(crate) fn new(ram: &'a GuestRam, queues: &'a mut [Queue]) -> Self {
+        Self { ram, queues, used: 0 }
+    }
+
+    pub(crate) fn ram(&self) -> &'a GuestRam {
+        self.ram
+    }
+
+    /// The next chain, all of it checked but for whether its buffers are RAM.
+    pub(crate) fn pop(&mut self, queue: usize) -> Result<Option<Chain>, Violation> {
+        let ring = &mut self.queues[queue];
+        if !ring.ready() {
+            return Ok(None);
+        }
+        let size = ring.size();
+        let Some(chain) = ring.iter(self.ram.memory())?.next() else { return Ok(None) };
+        read_chain(chain, size).map(Some)
+    }
+
+    /// Gives the chain back to the driver; `written` counts the bytes put into its writable part.
+    pub(crate) fn complete(&mut self, queue: usize, mut chain: Chain, written: u32) -> Result<(), Violation> {
+        chain.owed = false;
+        self.queues[queue].add_used(self.ram.memory(), chain.head, written)?;
+        self.used |= 1 << queue;
+        Ok(())
+    }
+
+    /// Undoes the last `pop`: the chain will come again.
+    pub(crate) fn put_back(&mut self, queue: usize, mut chain: Chain) {
+        chain.owed = false;
+        self.queues[queue].go_to_previous_position();
+    }
+
+    /// The device may not go on with the chain: the driver has broken the protocol with it.
+    pub(crate) fn refuse(&mut self, mut chain: Chain, violation: Violation) -> Violation {
+        chain.owed = false;
+        violation
+    }
+
+    /// Asks to be rung for new chains; true if one has come in the meantime.
+    pub(crate) fn listen(&mut self, queue: usize) -> Result<bool, Violation> {
+        let ring = &mut self.queues[queue];
+        Ok(ring.ready() && ring.enable_notification(self.ram.memory())?)
+    }
+
+    /// Whether the driver wants an interrupt for what has been completed.
+    pub(crate) fn wants_interrupt(&mut self) -> Result<bool, Violation> {
+        let mut wanted = false;
+        for (index, ring) in self.queues.iter_mut().enumerate() {
+            if self.used & (1 << index) != 0 {
+                wanted |= ring.needs_notification(self.ram.memory())?;
+            }
+        }
+        self.used = 0;
+        Ok(wanted)
+    }
+
+    /// Serves at most as many chains as an honest driver can have posted.
+    pub(crate) fn drain(
+        &mut self,
+        queue: usize,
+        mut serve: impl FnMut(&mut Self, Chain) -> Result<(), Violation>,
+    ) -> Result<Drained, Violation> {
+        for _ in 0..=self.queues[queue].size() {
+            match self.pop(queue)? {
+                Some(chain) => serve(self, chain)?,
+                // A chain that came before we listened would never be announced.
+                None if self.listen(queue)? => (),
+                None => return Ok(Drained::Empty),
+            }
+        }
+        Ok(Drained::More)
+    }
+}
+
+/// Follows a chain to its end. The iterator stops silently at whatever is wrong, so the last descriptor
+/// has to say itself that it is the last.
+fn read_chain(
+    mut chain: virtio_queue::DescriptorChain<&vm_memory::GuestMemoryMmap>,
+    queue_size: u16,
+) -> Result<Chain, Violation> {
+    let head = chain.head_index();
+    let (mut readable, mut writable) = (Vec::new(), Vec::new());
+    let mut complete = false;
+    for descriptor in chain.by_ref() {
+        if usize::from(queue_size) <= readable.len() + writable.len() {
+            return Err(Violation::Chain { head });
+        }
+        let claim = Claimed::new(descriptor.addr().0, descriptor.len())?;
+        if descriptor.is_write_only() {
+            writable.push(claim);
+        } else if writable.is_empty() {
+            readable.push(claim);
+        } else {
+            return Err(Violation::Order { head });
+        }
+        complete = !descriptor.has_next();
+    }
+    if !complete {
+        return Err(Violation::Chain { head });
+    }
+    Ok(Chain { head, readable, writable, owed: true })
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,147 @@
+//! The one thread beside the vCPUs: a ready host socket, or work that a device was too busy to finish,
+//! becomes a wake-up of that device.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use hull_errors::Doing;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::bus::lock;
+use crate::device::virtio::Wake;
+use crate::error::{Error, Kind};
+
+/// Epoll data of the eventfd; sockets have the device in the upper and the socket in the lower half.
+const WAKE: u64 = u64::MAX;
+/// Bit of `owed` that ends the thread; the bits below it are devices.
+const END: u32 = 63;
+/// Events taken by one system call.
+const BATCH: usize = 16;
+
+const _: () = assert!(crate::layout::DEVICES_MAX <= END as usize);
+
+/// Something that wants to be woken: a device behind its transport.
+pub(crate) trait Woken: Send {
+    fn wake(&mut self, why: Wake);
+}
+
+/// What devices know of the thread.
+pub(crate) struct Events {
+    epoll: Epoll,
+    wake: EventFd,
+    owed: AtomicU64,
+}
+
+impl Events {
+    pub(crate) fn new() -> Result<Arc<Self>, Error> {
+        let doing = || "create the event loop".to_owned();
+        let epoll = Epoll::new().doing(Kind::Host, doing)?;
+        let wake = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).doing(Kind::Host, doing)?;
+        let event = EpollEvent::new(EventSet::IN, WAKE);
+        epoll.ctl(ControlOperation::Add, wake.as_raw_fd(), event).doing(Kind::Host, doing)?;
+        Ok(Arc::new(Self { epoll, wake, owed: AtomicU64::new(0) }))
+    }
+
+    pub(crate) fn handle(self: &Arc<Self>, device: u8) -> Handle {
+        Handle { events: Arc::clone(self), device }
+    }
+
+    /// Ends the thread, after it has told each device that the machine is over.
+    pub(crate) fn end(&self) {
+        self.owe(END);
+    }
+
+    fn owe(&self, bit: u32) {
+        self.owed.fetch_or(1 << bit, Ordering::Release);
+        // A full counter has woken the thread already.
+        let _ = self.wake.write(1);
+    }
+
+    /// The thread. `devices` are in the order of their numbers.
+    pub(crate) fn run(&self, devices: &[Arc<Mutex<dyn Woken>>]) {
+        let mut batch = [EpollEvent::default(); BATCH];
+        loop {
+            let count = match self.epoll.wait(-1, &mut batch) {
+                Ok(count) => count,
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
+                Err(err) => unreachable!("waiting on our own epoll descriptor: {err}"),
+            };
+            for event in &batch[..count] {
+                if event.data() == WAKE {
+                    if self.serve_owed(devices) {
+                        devices.iter().for_each(|device| lock(device).wake(Wake::Last));
+                        return;
+                    }
+                } else if let Some(device) = devices.get((event.data() >> 32) as usize) {
+                    let hung_up = event.event_set().contains(EventSet::HANG_UP);
+                    lock(device).wake(Wake::Socket { socket: event.data() as u32, hung_up });
+                }
+            }
+        }
+    }
+
+    /// One bounded round for each device that asked; true if the machine is over.
+    fn serve_owed(&self, devices: &[Arc<Mutex<dyn Woken>>]) -> bool {
+        // Only to make it unready: the bits say what is to be done.
+        let _ = self.wake.read();
+        let owed = self.owed.swap(0, Ordering::Acquire);
+        for (index, device) in devices.iter().enumerate() {
+            if owed & (1 << index) != 0 {
+                lock(device).wake(Wake::Again);
+            }
+        }
+        owed & (1 << END) != 0
+    }
+}
+
+/// One device's access to the thread.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    events: Arc<Events>,
+    device: u8,
+}
+
+/// What a device waits for on a socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Interest {
+    pub readable: bool,
+    pub writable: bool,
+}
+
+impl Interest {
+    fn any(self) -> bool {
+        self.readable || self.writable
+    }
+
+    fn events(self) -> EventSet {
+        let mut events = EventSet::empty();
+        events.set(EventSet::IN | EventSet::READ_HANG_UP, self.readable);
+        events.set(EventSet::OUT, self.writable);
+        events
+    }
+}
+
+impl Handle {
+    /// The device has more to do than one wake-up may take.
+    pub(crate) fn again(&self) {
+        self.events.owe(self.device.into());
+    }
+
+    /// Changes what is waited for. Nothing is a removal: epoll reports a hang-up whether asked or not.
+    pub(crate) fn watch(&self, fd: RawFd, socket: u32, old: Interest, new: Interest) -> io::Result<()> {
+        if old == new {
+            return Ok(());
+        }
+        let operation = match (old.any(), new.any()) {
+            (false, _) => ControlOperation::Add,
+            (true, true) => ControlOperation::Modify,
+            (true, false) => ControlOperation::Delete,
+        };
+        let data = (u64::from(self.device) << 32) | u64::from(socket);
+        self.events.epoll.ctl(operation, fd, EpollEvent::new(new.events(), data))
+    }
+}

@@ -1,1 +1,33 @@
-//! Placeholder until the crate's first commit.
+//! Images: references, the content store, and the conversion of layers to one EROFS file.
+//!
+//! The way of an image: a [`Reference`] names it, [`Store::import`] copies its blobs into the store
+//! while hashing them ([`blobs`]), and only then are they parsed and their layers turned into one
+//! read-only file system ([`convert`]). A layer is never unpacked on the host: entries become nodes
+//! of a [`tree`] in memory, contents become blocks of the output, and names never reach a system call.
+#![forbid(unsafe_code)]
+
+mod aci;
+mod attributes;
+mod blobs;
+mod config;
+mod convert;
+mod decompress;
+mod digest;
+mod docker;
+mod erofs;
+mod error;
+mod import;
+mod member;
+mod oci;
+mod record;
+mod reference;
+mod store;
+mod tar_stream;
+mod temporary;
+mod tree;
+
+pub use config::{EventHandler, ImageConfig, MountPoint, Port};
+pub use digest::ImageId;
+pub use error::{Error, Kind};
+pub use reference::Reference;
+pub use store::{Image, Imported, Store};

@@ -1,0 +1,77 @@
+//! Decompression, bounded in memory and in output.
+
+use std::cell::Cell;
+use std::io::{self, BufRead, BufReader, Read};
+
+use bzip2::read::MultiBzDecoder;
+use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
+
+/// Bytes that all layers of one image may have together once uncompressed.
+pub(crate) const UNCOMPRESSED_MAX: u64 = 64 << 30;
+
+/// Largest window of a zstd frame, as a power of two: what `zstd -d` accepts without being told.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+/// Most memory an xz stream may ask for, in KiB: more than `xz -9` (64 MiB) needs.
+const XZ_MEMORY_MAX_KIB: u32 = 128 << 10;
+
+pub(crate) const BUFFER_SIZE: usize = 256 << 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+    Bzip2,
+    Xz,
+    Zstd,
+}
+
+impl Compression {
+    /// Recognises a compressed file by its first bytes; whatever is none counts as uncompressed.
+    pub(crate) fn sniff(head: &[u8]) -> Self {
+        match head {
+            [0x1f, 0x8b, ..] => Compression::Gzip, // RFC 1952 section 2.3.1
+            [b'B', b'Z', b'h', ..] => Compression::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Xz, // The .xz file format, 2.1.1.1
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,        // RFC 8878 section 3.1.1
+            _ => Compression::None,
+        }
+    }
+}
+
+/// Reads `input` uncompressed, whatever it is compressed with. What comes out counts against
+/// `budget`; when that is spent, reading fails with `FileTooLarge`.
+pub(crate) fn uncompressed<'a, R: Read + 'a>(input: R, budget: &'a Cell<u64>) -> io::Result<Limited<'a>> {
+    let mut input = BufReader::with_capacity(BUFFER_SIZE, input);
+    let inner: Box<dyn Read + 'a> = match Compression::sniff(input.fill_buf()?) {
+        Compression::None => Box::new(input),
+        Compression::Gzip => Box::new(MultiGzDecoder::new(input)),
+        Compression::Bzip2 => Box::new(MultiBzDecoder::new(input)),
+        Compression::Xz => Box::new(XzReader::new_mem_limit(input, true, XZ_MEMORY_MAX_KIB)),
+        Compression::Zstd => {
+            let mut decoder = zstd::Decoder::with_buffer(input)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+            Box::new(decoder)
+        }
+    };
+    Ok(Limited { inner, budget })
+}
+
+/// Stops a stream that goes on for too long.
+pub(crate) struct Limited<'a> {
+    inner: Box<dyn Read + 'a>,
+    budget: &'a Cell<u64>,
+}
+
+impl Read for Limited<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        let left = self.budget.get().checked_sub(count as u64).ok_or_else(|| {
+            let text = format!("more than {UNCOMPRESSED_MAX} bytes when uncompressed");
+            io::Error::new(io::ErrorKind::FileTooLarge, text)
+        })?;
+        self.budget.set(left);
+        Ok(count)
+    }
+}

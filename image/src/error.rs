@@ -1,0 +1,63 @@
+//! What can go wrong with an image, and who has to do something about it.
+
+use std::io;
+
+/// Every failure of this crate.
+pub type Error = hull_errors::Error<Kind>;
+
+/// What callers branch on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing by that name: no file, no tag, no image in the store.
+    NotFound,
+    /// Something is there, and it is no image in a format we know.
+    NotAnImage,
+    /// The image contradicts itself, its digest, or the format it claims.
+    Corrupt,
+    /// An image for another machine.
+    WrongPlatform,
+    /// Well-formed, and more than this version can do.
+    Unsupported,
+    /// The reference fits several images.
+    Ambiguous,
+    /// A limit of ours would be exceeded.
+    TooLarge,
+    /// The disk of the store is full.
+    NoSpace,
+    /// The host failed us: permissions, I/O errors.
+    Host,
+}
+
+/// The kind of a failure to write into the store.
+pub(crate) fn writing(error: &io::Error) -> Kind {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::NoSpace,
+        _ => Kind::Host,
+    }
+}
+
+/// The kind of a failure to read bytes that came from outside. The readers of this crate report an
+/// exceeded limit as `FileTooLarge`.
+pub(crate) fn reading(error: &io::Error) -> Kind {
+    match error.kind() {
+        io::ErrorKind::FileTooLarge => Kind::TooLarge,
+        _ => Kind::Corrupt,
+    }
+}
+
+/// The kind of a failure to open what the user named.
+pub(crate) fn opening(error: &io::Error) -> Kind {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Kind::NotFound,
+        _ => Kind::Host,
+    }
+}
+
+/// Bytes of a name as a person can read them, safe for a terminal.
+pub(crate) fn shown(name: &[u8]) -> String {
+    let text = name.escape_ascii().to_string();
+    if text.len() <= SHOWN_MAX { text } else { format!("{}…", &text[..SHOWN_MAX]) }
+}
+
+/// Longest name printed in an error, in characters.
+const SHOWN_MAX: usize = 300;

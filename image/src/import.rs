@@ -1,0 +1,190 @@
+//! From a reference to an image in the store: which format it is, and what is done only once.
+
+use std::cell::Cell;
+use std::fs::{self, File, OpenOptions};
+use std::io::BufReader;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use hull_errors::Doing;
+use nix::fcntl::OFlag;
+
+use crate::decompress::{Compression, UNCOMPRESSED_MAX, uncompressed};
+use crate::digest::{Algorithm, ImageId};
+use crate::docker::SavedImage;
+use crate::error::{opening, reading};
+use crate::member::{Archive, Window};
+use crate::oci::{Layout, LayoutImage};
+use crate::record::{FileKey, FileState};
+use crate::store::{Imported, Store};
+use crate::tar_stream::TarStream;
+use crate::tree::TreePath;
+use crate::{Error, Kind, Reference, aci};
+
+/// What a file is to be read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Guess,
+    OciArchive,
+    DockerArchive,
+    Aci,
+}
+
+pub(crate) fn import(store: &Store, reference: &Reference) -> Result<Imported, Error> {
+    match reference {
+        Reference::Id(prefix) => Ok(Imported { image: store.get_by_prefix(prefix)?, converted: false }),
+        Reference::OciLayout { path, tag } => layout(store, path, tag.as_deref()),
+        Reference::OciArchive { path, tag } => file(store, path, Format::OciArchive, tag.as_deref()),
+        Reference::DockerArchive { path, name } => file(store, path, Format::DockerArchive, name.as_deref()),
+        Reference::Path(path) => {
+            let metadata = fs::metadata(path)
+                .map_err(|e| Error::because(opening(&e), format!("open image {}", path.display()), e))?;
+            if !metadata.is_dir() {
+                return file(store, path, Format::Guess, None);
+            }
+            if !path.join("oci-layout").exists() {
+                let text = format!(
+                    "read image {}: the directory is no OCI layout (it has no `oci-layout`)",
+                    path.display()
+                );
+                return Err(Error::new(Kind::NotAnImage, text));
+            }
+            layout(store, path, None)
+        }
+    }
+}
+
+fn layout(store: &Store, path: &Path, tag: Option<&str>) -> Result<Imported, Error> {
+    let layout = Layout::Folder(path.to_owned());
+    let image = LayoutImage::choose(&layout, tag, path)?;
+    store.make(&image.id(), || image.prepare(store.blobs()))
+}
+
+fn file(store: &Store, path: &Path, format: Format, tag: Option<&str>) -> Result<Imported, Error> {
+    let doing = || format!("open image {}", path.display());
+    let file = open_regular(path)?;
+    let state = FileState::of(&file.metadata().doing(Kind::Host, doing)?);
+    let key = FileKey {
+        path: path.canonicalize().doing(Kind::Host, doing)?,
+        format: format!("{format:?}"),
+        tag: tag.map(str::to_owned),
+    };
+    if let Some(id) = store.files().get(&key, &state)
+        && let Some(image) = store.find(&id)?
+    {
+        return Ok(Imported { image, converted: false });
+    }
+    let still = file.try_clone().doing(Kind::Host, doing)?;
+    let imported = read_file(store, file, path, format, tag)?;
+    // Written to while we read it? Then the old state says nothing.
+    if FileState::of(&still.metadata().doing(Kind::Host, doing)?) == state {
+        let put = store.files().put(key, state, imported.image.id.clone());
+        put.doing(Kind::Host, || format!("remember image {}", path.display()))?;
+    }
+    Ok(imported)
+}
+
+fn read_file(
+    store: &Store,
+    file: File,
+    path: &Path,
+    format: Format,
+    tag: Option<&str>,
+) -> Result<Imported, Error> {
+    let shown = format!("archive {}", path.display());
+    let (format, archive) = match format {
+        Format::Guess => guess(store, file, &shown)?,
+        format => (format, Opened::Headers(open_archive(store, file, &shown)?)),
+    };
+    match archive {
+        Opened::Raw(mut file) => {
+            let blob = store.blobs().add_uncompressed(&mut file, Algorithm::Sha512, &shown)?;
+            let id = ImageId::from(blob.digest());
+            store.make(&id, || aci::prepare(blob, &shown))
+        }
+        Opened::Headers(archive) if format == Format::DockerArchive => {
+            let image = SavedImage::choose(&archive, tag, &file_name(path))?;
+            store.make(&image.id(), || image.prepare(store.blobs()))
+        }
+        Opened::Headers(archive) => {
+            let layout = Layout::Archive(archive);
+            let image = LayoutImage::choose(&layout, tag, path)?;
+            store.make(&image.id(), || image.prepare(store.blobs()))
+        }
+    }
+}
+
+enum Opened {
+    Headers(Archive),
+    /// An ACI, as it came: its id is that of all its bytes.
+    Raw(File),
+}
+
+fn guess(store: &Store, file: File, shown: &str) -> Result<(Format, Opened), Error> {
+    if is_aci(&file, shown)? {
+        return Ok((Format::Aci, Opened::Raw(file)));
+    }
+    let archive = open_archive(store, file, shown)?;
+    // Newer versions of `docker save` write both; the OCI half says more.
+    let format = if archive.contains("oci-layout") {
+        Format::OciArchive
+    } else if archive.contains("manifest.json") {
+        Format::DockerArchive
+    } else {
+        let text = format!("read {shown}: it is no ACI, no OCI archive and no docker archive");
+        return Err(Error::new(Kind::NotAnImage, text));
+    };
+    Ok((format, Opened::Headers(archive)))
+}
+
+/// Whether the first thing in the archive is one of the two that an ACI may hold.
+fn is_aci(file: &File, shown: &str) -> Result<bool, Error> {
+    let budget = Cell::new(UNCOMPRESSED_MAX);
+    let not_an_archive = |e: Error| {
+        let doing =
+            format!("read {shown}: it is no tar archive (compressed by gzip, bzip2, xz or zstd, or not)");
+        Error::because(Kind::NotAnImage, doing, e)
+    };
+    let plain = uncompressed(Window::whole(file), &budget);
+    let plain =
+        plain.map_err(|e| not_an_archive(Error::because(reading(&e), format!("uncompress {shown}"), e)))?;
+    let mut tar = TarStream::new(BufReader::new(plain), shown);
+    while let Some(entry) = tar.next_entry().map_err(not_an_archive)? {
+        let path = TreePath::parse(&entry.path);
+        let path = path.map_err(|text| Error::new(Kind::Corrupt, format!("read {shown}: {text}")))?;
+        // The archive's own top comes first in what `tar -c .` makes.
+        if let Some(first) = path.parts().next() {
+            return Ok(matches!(first, b"manifest" | b"rootfs"));
+        }
+    }
+    Err(Error::new(Kind::NotAnImage, format!("read {shown}: the archive is empty")))
+}
+
+/// Reads the headers of an archive of images; a compressed one is uncompressed into the store first.
+fn open_archive(store: &Store, file: File, shown: &str) -> Result<Archive, Error> {
+    let mut head = [0; 6];
+    let count = file.read_at(&mut head, 0).doing(Kind::Host, || format!("read {shown}"))?;
+    let plain = match Compression::sniff(&head[..count]) {
+        Compression::None => file,
+        _ => store.blobs().scratch(&mut Window::whole(&file), shown)?,
+    };
+    Archive::open_file(plain, shown)
+}
+
+/// Opens a file that somebody else made, without waiting for the other end of a pipe.
+pub(crate) fn open_regular(path: &Path) -> Result<File, Error> {
+    let doing = || format!("open {}", path.display());
+    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(|e| Error::because(opening(&e), doing(), e))?;
+    if !file.metadata().doing(Kind::Host, doing)?.is_file() {
+        return Err(Error::new(Kind::NotAnImage, format!("{}: it is no regular file", doing())));
+    }
+    Ok(file)
+}
+
+/// The last part of a path, for images that have no name of their own.
+pub(crate) fn file_name(path: &Path) -> String {
+    let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    canonical.file_name().map_or_else(|| "image".into(), |name| name.to_string_lossy().into_owned())
+}

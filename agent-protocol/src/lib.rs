@@ -13,8 +13,8 @@ pub mod window;
 
 pub use frame::{Decoder, Frame};
 pub use message::{
-    AGENT_PORT, AppSpec, CONTROL_CHANNEL, FromAgent, ImageSource, Outcome, PodSpec, StandardStreams, ToAgent,
-    VERSION,
+    AGENT_PORT, AppSpec, CONTROL_CHANNEL, DOORBELL_PORT, FromAgent, ImageSource, Outcome, PodSpec,
+    StandardStreams, ToAgent, VERSION,
 };
 
 /// How a peer broke the protocol. The text names what was received; the peer is not trusted again.

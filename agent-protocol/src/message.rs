@@ -12,6 +12,10 @@ pub const VERSION: u32 = 1;
 /// The vsock port on the host (context id 2) that the agent of a VM pod connects to.
 pub const AGENT_PORT: u32 = 1024;
 
+/// The I/O port in a VM pod whose first written byte ends the machine: 0 where the agent has said
+/// [`FromAgent::Finished`], anything else where it gave up.
+pub const DOORBELL_PORT: u16 = 0x600;
+
 /// The channel of the control messages; every other channel carries an app's bytes.
 pub const CONTROL_CHANNEL: u32 = 0;
 
@@ -44,7 +48,9 @@ pub enum FromAgent {
     Failed { app: Option<u16>, fault: AgentFault, text: String },
     /// The app's main process ended and every byte of its streams has been sent.
     Exited { app: u16, outcome: Outcome },
-    /// Nothing follows: every app has ended, its files are synced, the machine goes away.
+    /// Nothing follows: every app has ended, its files are synced, the machine goes away. The host
+    /// closes the link when it has read this; the agent of a VM waits for that before it ends the
+    /// machine, lest the message go down with it.
     Finished,
     /// The agent has consumed `bytes` of a channel; the host may send as many more.
     Credit { channel: u32, bytes: u32 },

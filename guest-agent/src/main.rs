@@ -1,1 +1,127 @@
-fn main() {}
+//! `hull-agent`: PID 1 of every pod. stage1 provides the machine; what "run this app" means is written
+//! here, once for all of them.
+//!
+//! ```text
+//! hello ─▶ machine prepared ─▶ Start ─▶ apps launched ─▶ relayed and supervised ─▶ Finished
+//! ```
+//! Everything is one thread: a poll(2) loop ([`pod`]) around a pure core ([`supervisor`]).
+
+mod capabilities;
+mod cgroup;
+mod environment;
+mod identity;
+mod inside;
+mod launch;
+mod link;
+mod machine;
+mod passwd;
+mod pod;
+mod processes;
+mod program;
+mod root;
+mod streams;
+mod supervisor;
+mod sys;
+
+use std::io::{self, stdin};
+use std::os::fd::AsFd;
+
+use hull_agent_protocol::message::AgentFault;
+use hull_agent_protocol::{FromAgent, VERSION};
+use hull_errors::chain;
+use nix::fcntl::{OFlag, open};
+use nix::sys::signal::SigSet;
+use nix::sys::stat::Mode;
+use nix::unistd::dup2_stdin;
+
+use crate::link::{Link, Lost};
+use crate::machine::{Machine, Site};
+
+/// This crate's error: whose fault it is.
+type Error = hull_errors::Error<AgentFault>;
+
+fn main() {
+    let (machine, site) = match parse(std::env::args().skip(1)) {
+        Ok(parsed) => parsed,
+        Err(why) => {
+            eprintln!("hull-agent: {why}");
+            std::process::exit(2);
+        }
+    };
+    let code = match serve(machine, &site) {
+        Ok(()) => 0,
+        // Who ends the link ends the pod.
+        Err(Lost::Ended) => 1,
+        Err(Lost::Violation(why)) => {
+            eprintln!("hull-agent: stage1 broke the protocol: {why}");
+            1
+        }
+    };
+    machine.end(code)
+}
+
+fn parse(arguments: impl Iterator<Item = String>) -> Result<(Machine, Site), String> {
+    let (mut machine, mut site) = (None, Site::default());
+    let mut arguments = arguments.peekable();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--machine=vm" => machine = Some(Machine::Vm),
+            "--machine=nspawn" => machine = Some(Machine::Nspawn),
+            "--machine=fly" => machine = Some(Machine::Fly),
+            "--base" => site.base = Some(arguments.next().ok_or("--base needs a directory")?.into()),
+            "--cgroup" => site.cgroup = Some(arguments.next().ok_or("--cgroup needs a directory")?.into()),
+            other => return Err(format!("unknown argument {other:?}")),
+        }
+    }
+    let machine = machine.ok_or("--machine=vm|nspawn|fly is missing; stage1 starts this program")?;
+    Ok((machine, site))
+}
+
+fn serve(machine: Machine, site: &Site) -> Result<(), Lost> {
+    // The loop reads the signals it wants; all others, from a user's terminal say, are stage1's.
+    let _ = SigSet::all().thread_set_mask(); // Fails for an unknown operation only.
+    let mut link = connect(machine).map_err(|why| {
+        eprintln!("hull-agent: connect to stage1: {why}");
+        Lost::Ended
+    })?;
+    link.say(&FromAgent::Hello { version: VERSION });
+    link.flush()?;
+    let ran = match machine.prepare(site) {
+        Ok(cgroup) => pod::run(machine, cgroup.as_ref(), &mut link),
+        Err(why) => {
+            let text = chain(&why);
+            link.say(&FromAgent::Failed { app: None, fault: AgentFault::Machine, text });
+            Ok(())
+        }
+    };
+    ran?;
+    machine.settle();
+    link.say(&FromAgent::Finished);
+    link.finish(machine == Machine::Vm)
+}
+
+fn connect(machine: Machine) -> io::Result<Link> {
+    if machine == Machine::Vm {
+        return Link::to_host();
+    }
+    let socket = stdin().as_fd().try_clone_to_owned()?;
+    // Nobody but us shall hold the link.
+    dup2_stdin(open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?)?;
+    Link::new(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_few_and_exact() {
+        let parse = |line: &str| parse(line.split_whitespace().map(String::from));
+        let (machine, site) = parse("--machine=fly --base /b --cgroup /c").unwrap();
+        assert_eq!(machine, Machine::Fly);
+        assert_eq!((site.base.unwrap().to_str(), site.cgroup.unwrap().to_str()), (Some("/b"), Some("/c")));
+        for line in ["", "--machine=kvm", "--machine=vm --base", "--machine=vm extra", "--base /b"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

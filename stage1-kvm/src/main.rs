@@ -46,6 +46,9 @@ fn boot(pod: &Pod, agents_end: UnixStream) -> Result<Machine<Live>, Error> {
     let config = plan::plan(pod, agents_end)?;
     let machine = Machine::new(config).doing(Kind::Host, doing)?;
     let machine = machine.load().doing(Kind::Host, || format!("load guest kernel {}", plan::kernel(pod)))?;
+    if pod.contract.debug {
+        eprintln!("hull-kvm: {} bytes of kernel copied", machine.kernel_bytes_copied());
+    }
     dir::write(&pod.path, dir::PID, std::process::id().to_string().as_bytes()).doing(Kind::Host, doing)?;
     machine.boot().doing(Kind::Host, doing)
 }

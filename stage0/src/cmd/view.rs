@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn ages_read_like_speech() {
-        let check = |age, want: &str| assert_eq!(relative_time(Some(1_000_000 - age), 1_000_000), want);
+        let check = |age: u64, want: &str| assert_eq!(relative_time(Some(1_000_000 - age), 1_000_000), want);
         check(0, "now");
         check(1, "1 second ago");
         check(59, "59 seconds ago");

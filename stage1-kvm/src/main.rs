@@ -63,6 +63,7 @@ fn why_it_ended(halt: Halt) -> String {
     match halt {
         Halt::PowerOff { code } => format!("the agent gave up and switched the machine off (code {code})"),
         Halt::Reset => "the guest kernel crashed; --debug shows its last words".into(),
+        Halt::Stopped => "the virtual machine was stopped".into(),
         Halt::Fault(why) => format!("the virtual machine stopped: {why}"),
     }
 }

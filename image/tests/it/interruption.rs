@@ -1,0 +1,78 @@
+//! Imports that are killed, and imports that meet.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Barrier;
+
+use hull_image::Reference;
+
+use crate::support::{Layer, Place, oci_image, shell, write_layout};
+
+fn layers() -> [Vec<u8>; 2] {
+    [Layer::new().file("a", &[7; 100_000]).bytes(), Layer::new().file(".wh.a", b"").file("b", b"b").bytes()]
+}
+
+#[test]
+fn two_at_once_convert_once() {
+    let place = Place::new();
+    write_layout(&place.path("layout"), &oci_image(&layers()), &[]);
+    let reference = Reference::parse(&format!("oci:{}", place.path("layout").display())).unwrap();
+    const COUNT: usize = 8;
+    let start = Barrier::new(COUNT);
+    let converted = std::thread::scope(|scope| {
+        let import = || {
+            start.wait();
+            place.store().import(&reference).unwrap().converted
+        };
+        let threads: Vec<_> = (0..COUNT).map(|_| scope.spawn(import)).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).filter(|converted| *converted).count()
+    });
+    assert_eq!(converted, 1);
+    assert_eq!(fs::read_dir(place.path("store/tmp")).unwrap().count(), 0);
+}
+
+/// The example of this crate, which Cargo builds beside the tests.
+fn importer() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent().unwrap().parent().unwrap().join("examples/import");
+    assert!(path.exists(), "{} is missing: run `cargo test -p hull-image`, which builds it", path.display());
+    path
+}
+
+/// Kills an import at its first, second, third, … call of each kind, until one gets through.
+#[test]
+fn killed_anywhere_leaves_only_what_the_next_one_removes() {
+    let layers = layers();
+    let image = oci_image(&layers);
+    let mut kills = 0;
+    for call in ["mkdir", "flock", "fsync", "rename", "pwrite64", "write", "fallocate", "ftruncate", "unlink"]
+    {
+        for nth in 1.. {
+            let place = Place::new();
+            write_layout(&place.path("layout"), &image, &[]);
+            let reference = format!("oci:{}", place.path("layout").display());
+            let status = Command::new("strace")
+                .args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}")])
+                .args(["-e", &format!("inject={call}:signal=KILL:when={nth}")])
+                .arg(importer())
+                .args([place.path("store").as_os_str(), reference.as_ref()])
+                .output()
+                .unwrap()
+                .status;
+            if status.success() {
+                assert!(nth > 1 || call == "write", "an import calls {call}");
+                break;
+            }
+            assert_eq!(status.signal(), Some(9), "{call} {nth}");
+            kills += 1;
+            let store = place.store();
+            let left: Vec<_> = fs::read_dir(place.path("store/tmp")).unwrap().collect();
+            assert!(left.is_empty(), "killed at {call} {nth}: {left:?}");
+            let again = store.import(&Reference::parse(&reference).unwrap()).unwrap();
+            shell("fsck.erofs \"$1\"", &[&again.image.erofs]);
+        }
+    }
+    assert!(kills > 30, "only {kills} kills");
+}

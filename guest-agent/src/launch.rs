@@ -1,0 +1,374 @@
+//! From the agent's process to the app's program.
+//!
+//! The child says on a pipe why it could not execute the program; the pipe closes without a word when
+//! it could, because it is close-on-exec.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::io::{self, Write, pipe, stdin, stdout};
+use std::os::fd::{AsFd, OwnedFd};
+
+use hull_agent_protocol::AppSpec;
+use hull_agent_protocol::message::AgentFault;
+use hull_errors::{Doing, chain};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::{Mode, fstat, umask};
+use nix::unistd::{
+    Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, execve, fchdir, fchown, getppid, read, setgroups,
+    setresgid, setresuid, setsid,
+};
+
+use crate::cgroup::AppCgroup;
+use crate::identity::{Files, Identity, Owner, identify};
+use crate::inside::{Root, is_directory};
+use crate::machine::Machine;
+use crate::root::{AppDir, Furniture};
+use crate::streams::AppSide;
+use crate::{Error, capabilities, environment, passwd, processes, program, root, sys};
+
+/// Longest reason that a child gives, in bytes; with its namespace it fits in a pipe without waiting.
+const REASON_MAX: usize = 3072;
+
+/// Most open files of an app: the soft limit that select(2) can live with, and systemd's hard one.
+const OPEN_FILES: (u64, u64) = (1024, 524_288);
+
+/// What the child is given.
+#[derive(Debug)]
+pub(crate) struct Launch<'a> {
+    pub(crate) app: &'a AppSpec,
+    pub(crate) dir: &'a AppDir,
+    pub(crate) side: AppSide,
+    pub(crate) cgroup: Option<&'a AppCgroup>,
+    pub(crate) machine: Machine,
+    pub(crate) hostname: &'a str,
+}
+
+/// A child on its way to its program.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) pid: Pid,
+    pub(crate) report: Report,
+}
+
+/// Starts the app's process. The app's side of the streams must be dropped afterwards, or they never end.
+pub(crate) fn launch(with: &Launch<'_>) -> Result<Launched, Error> {
+    let doing = || format!("start a process for app {}", with.app.name);
+    let (reader, writer) = pipe().doing(AgentFault::Machine, doing)?;
+    let report = Report::new(reader.into()).doing(AgentFault::Machine, doing)?;
+    match sys::fork().doing(AgentFault::Machine, doing)? {
+        Some(pid) => Ok(Launched { pid, report }),
+        None => {
+            drop(report);
+            let Err(why) = become_app(with, &writer);
+            let fault = if *why.kind() == AgentFault::Pod { b'P' } else { b'M' };
+            let mut reason = chain(&why);
+            reason.truncate(reason.floor_char_boundary(REASON_MAX));
+            // If the agent is gone there is nobody to tell.
+            let _ = (&writer).write_all(&[&[fault], reason.as_bytes()].concat());
+            std::process::exit(127)
+        }
+    }
+}
+
+/// The agent's end of the pipe that a child reports on.
+#[derive(Debug)]
+pub(crate) struct Report {
+    fd: OwnedFd,
+    bytes: Vec<u8>,
+}
+
+/// What a child came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// Its program runs, in this mount namespace.
+    Started {
+        namespace: Option<u64>,
+    },
+    Failed {
+        fault: AgentFault,
+        text: String,
+    },
+}
+
+impl Report {
+    fn new(fd: OwnedFd) -> io::Result<Self> {
+        fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(Self { fd, bytes: vec![] })
+    }
+
+    /// Reads on; `Some` once the child has executed its program or ended.
+    pub(crate) fn read(&mut self) -> Option<Word> {
+        let mut chunk = [0; 512];
+        loop {
+            match read(&self.fd, &mut chunk) {
+                Ok(len @ 1..) => self.bytes.extend_from_slice(&chunk[..len]),
+                Err(Errno::EINTR) => (),
+                Err(Errno::EAGAIN) => return None,
+                Ok(0) | Err(_) => return Some(parse(&self.bytes)),
+            }
+        }
+    }
+}
+
+impl AsFd for Report {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// `N` and the eight bytes of a namespace, then nothing, or `P` or `M` and a text.
+fn parse(bytes: &[u8]) -> Word {
+    let (namespace, rest) = match bytes.split_first() {
+        Some((b'N', rest)) => match rest.split_first_chunk::<8>() {
+            Some((namespace, rest)) => (Some(u64::from_le_bytes(*namespace)), rest),
+            None => (None, rest),
+        },
+        _ => (None, bytes),
+    };
+    match rest.split_first() {
+        None => Word::Started { namespace },
+        Some((fault, text)) => Word::Failed {
+            fault: if *fault == b'P' { AgentFault::Pod } else { AgentFault::Machine },
+            text: String::from_utf8_lossy(text).into_owned(),
+        },
+    }
+}
+
+/// The steps from a copy of the agent to the app's program. Their order is what keeps the app in:
+/// namespaces and mounts while we may do anything, then the root, then the files of the image, which
+/// only now cannot lead outside, then the rights, then the program.
+fn become_app(with: &Launch<'_>, report: &io::PipeWriter) -> Result<Infallible, Error> {
+    let app = with.app;
+    let machine = |what: &'static str| move || what.to_owned();
+    setsid().doing(AgentFault::Machine, machine("start a session"))?;
+    sys::join_own_session_keyring()
+        .or_else(|why| if why.raw_os_error() == Some(libc::ENOSYS) { Ok(()) } else { Err(why) })
+        .doing(AgentFault::Machine, machine("make a keyring"))?;
+    isolate(with, report).doing(AgentFault::Machine, machine("make the app's namespaces"))?;
+    let furniture = Furniture {
+        terminal: matches!(with.side, AppSide::Terminal),
+        cgroup: with.cgroup.is_some(),
+        hostname: with.machine.has_own_name().then_some(with.hostname),
+    };
+    // Nodes and directories get the modes they are made with.
+    umask(Mode::empty());
+    root::furnish(with.dir, furniture)?;
+    let inside = root::enter(with.dir)?;
+    let identity = read_identity(&inside, app)?;
+    connect(&with.side, identity.uid).doing(AgentFault::Machine, machine("connect the standard streams"))?;
+    umask(Mode::from_bits_truncate(0o022));
+    work_in(&inside, &app.working_directory)?;
+    limit().doing(AgentFault::Machine, machine("set resource limits"))?;
+    sys::cloexec_from(3).doing(AgentFault::Machine, machine("keep descriptors from the app"))?;
+    let keep = capabilities::set(&app.capabilities)?;
+    drop_rights(&identity, keep, app.no_new_privileges)
+        .doing(AgentFault::Machine, || format!("become user {}", identity.name))?;
+    if with.machine == Machine::Fly {
+        // No pid namespace ends with the agent here. Set after the user: that would clear it.
+        let agent = getppid();
+        prctl::set_pdeathsig(Signal::SIGKILL).doing(AgentFault::Machine, machine("follow the agent"))?;
+        if getppid() != agent {
+            return Err(Error::new(AgentFault::Machine, "start the app: the agent is gone"));
+        }
+    }
+    sys::default_signals();
+    SigSet::empty().thread_set_mask().doing(AgentFault::Machine, machine("unblock signals"))?;
+    execute(app, &identity, &inside)
+}
+
+fn isolate(with: &Launch<'_>, mut report: &io::PipeWriter) -> io::Result<()> {
+    let mut namespaces = CloneFlags::CLONE_NEWNS;
+    if let Some(cgroup) = with.cgroup {
+        // First in, so that the namespace's root is the app's own.
+        cgroup.join()?;
+        namespaces |= CloneFlags::CLONE_NEWCGROUP;
+    }
+    unshare(namespaces)?;
+    if with.cgroup.is_none() {
+        let namespace = processes::own_mount_namespace()?;
+        report.write_all(&[b"N".as_slice(), &namespace.to_le_bytes()].concat())?;
+    }
+    Ok(())
+}
+
+fn read_identity(inside: &Root, app: &AppSpec) -> Result<Identity, Error> {
+    let file = |path: &str| {
+        let bytes = inside.read(path, passwd::FILE_MAX);
+        let bytes = bytes.doing(AgentFault::Pod, || format!("read the image's {path}"))?;
+        Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+    };
+    let files = Files { passwd: file("/etc/passwd")?, group: file("/etc/group")? };
+    identify(app, &files, |path| {
+        let found = inside.follow(path, OFlag::O_PATH).and_then(fstat);
+        let stat = found.doing(AgentFault::Pod, || format!("find the owner of {path} in the image"))?;
+        Ok(Owner { uid: stat.st_uid, gid: stat.st_gid })
+    })
+}
+
+fn connect(side: &AppSide, uid: u32) -> io::Result<()> {
+    match side {
+        AppSide::Pipes { stdin, stdout, stderr } => {
+            match stdin {
+                Some(stdin) => dup2_stdin(stdin)?,
+                None => dup2_stdin(open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?)?,
+            }
+            dup2_stdout(stdout)?;
+            dup2_stderr(stderr)?;
+        }
+        AppSide::Terminal => {
+            let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+            let terminal = open("/dev/pts/0", flags, Mode::empty())?;
+            sys::make_controlling(terminal.as_fd())?;
+            dup2_stdin(&terminal)?;
+            dup2_stdout(&terminal)?;
+            dup2_stderr(&terminal)?;
+        }
+    }
+    // The app may open its streams by name (/dev/stdout), whoever it runs as.
+    let owner = Some(Uid::from_raw(uid));
+    if !matches!(side, AppSide::Pipes { stdin: None, .. }) {
+        fchown(stdin(), owner, None)?;
+    }
+    fchown(stdout(), owner, None)?;
+    Ok(fchown(io::stderr(), owner, None)?)
+}
+
+fn work_in(inside: &Root, path: &str) -> Result<(), Error> {
+    let path = if path.is_empty() { "/" } else { path };
+    let dir = inside.make_directories(path);
+    dir.and_then(fchdir).doing(AgentFault::Pod, || format!("work in directory {path:?} of the image"))
+}
+
+fn limit() -> nix::Result<()> {
+    let (_, cores) = getrlimit(Resource::RLIMIT_CORE)?;
+    setrlimit(Resource::RLIMIT_CORE, 0, cores)?;
+    let (soft, hard) = OPEN_FILES;
+    match setrlimit(Resource::RLIMIT_NOFILE, soft, hard) {
+        // Raising a limit needs a capability that a host inside a container lacks.
+        Err(Errno::EPERM) => {
+            let (_, allowed) = getrlimit(Resource::RLIMIT_NOFILE)?;
+            setrlimit(Resource::RLIMIT_NOFILE, soft.min(allowed), allowed)
+        }
+        other => other,
+    }
+}
+
+fn drop_rights(identity: &Identity, keep: u64, no_new_privileges: bool) -> io::Result<()> {
+    sys::bound_capabilities(keep)?;
+    let groups: Vec<_> = identity.groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups)?;
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    sys::set_capabilities(if identity.uid == 0 { keep } else { 0 })?;
+    if no_new_privileges {
+        prctl::set_no_new_privs()?;
+    }
+    Ok(())
+}
+
+fn execute(app: &AppSpec, identity: &Identity, inside: &Root) -> Result<Infallible, Error> {
+    let variables = environment::complete(app, identity);
+    let text = |text: &String| {
+        CString::new(text.as_str()).map_err(|_| {
+            Error::new(AgentFault::Pod, format!("{text:?} has a NUL byte; no program can be given that"))
+        })
+    };
+    let arguments = app.exec.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    let environment = variables.iter().map(|(name, value)| text(&format!("{name}={value}")));
+    let environment = environment.collect::<Result<Vec<_>, _>>()?;
+    let command = app.exec.first().map_or("", String::as_str);
+    let mut why = Error::new(AgentFault::Pod, not_there(command, environment::path(&variables)));
+    for file in program::candidates(command, environment::path(&variables)) {
+        match try_execute(&file, &arguments, &environment, inside) {
+            Ok(None) => (),
+            // Denied here, the next directory may still have one, as execvp(3) does it.
+            Ok(Some((Errno::EACCES, text))) => why = Error::new(AgentFault::Pod, text),
+            Ok(Some((_, text))) => return Err(Error::new(AgentFault::Pod, text)),
+            Err(never) => match never {},
+        }
+    }
+    Err(why)
+}
+
+fn not_there(command: &str, path: &str) -> String {
+    match command.contains('/') {
+        true => format!("command {command:?} is not in the image"),
+        false => format!("command {command:?} is not in the image; PATH is {path}"),
+    }
+}
+
+/// `None`: there is no such file.
+fn try_execute(
+    file: &str,
+    arguments: &[CString],
+    environment: &[CString],
+    inside: &Root,
+) -> Result<Option<(Errno, String)>, Infallible> {
+    match inside.follow(&from_here(file), OFlag::O_PATH) {
+        // A link of procfs may lead to the agent's own program.
+        Err(Errno::ELOOP) => {
+            return Ok(Some((Errno::ELOOP, format!("command {file:?} is a link to nowhere"))));
+        }
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+        Ok(found) if fstat(&found).is_ok_and(|stat| is_directory(&stat)) => {
+            return Ok(Some((Errno::EACCES, format!("command {file:?} is a directory"))));
+        }
+        // What the user may not look at, execve(2) knows better.
+        _ => (),
+    }
+    let Ok(path) = CString::new(file) else { return Ok(None) };
+    let errno = match run(&path, arguments, environment) {
+        Err(errno) => errno,
+        Ok(never) => match never {},
+    };
+    Ok(Some((errno, explain(file, errno, inside))))
+}
+
+fn run(path: &CStr, arguments: &[CString], environment: &[CString]) -> nix::Result<Infallible> {
+    execve(path, arguments, environment)
+}
+
+fn explain(file: &str, errno: Errno, inside: &Root) -> String {
+    let head = inside.head(&from_here(file), program::HEAD_MAX);
+    match errno {
+        Errno::EACCES => format!("command {file:?} is not executable for the app's user"),
+        Errno::ENOEXEC => format!("command {file:?} cannot be executed: {}", program::why_no_format(&head)),
+        Errno::ENOENT => match program::interpreter(&head) {
+            Some(name) => format!("command {file:?} needs {name:?}, which is not in the image"),
+            None => format!("command {file:?} needs an interpreter that is not in the image"),
+        },
+        Errno::E2BIG => {
+            format!("command {file:?} cannot be executed: arguments and environment are too long")
+        }
+        errno => format!("command {file:?} cannot be executed: {errno}"),
+    }
+}
+
+/// A path relative to the working directory, made absolute: [`Root`] starts at the top.
+fn from_here(file: &str) -> String {
+    if file.starts_with('/') {
+        return file.to_owned();
+    }
+    let here = nix::unistd::getcwd().unwrap_or_default();
+    here.join(file).to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_understood() {
+        let check = |bytes: &[u8], want: Word| assert_eq!(parse(bytes), want);
+        check(b"", Word::Started { namespace: None });
+        check(b"N\x07\0\0\0\0\0\0\0", Word::Started { namespace: Some(7) });
+        check(b"Pno", Word::Failed { fault: AgentFault::Pod, text: "no".into() });
+        check(b"N\x07\0\0\0\0\0\0\0Mno", Word::Failed { fault: AgentFault::Machine, text: "no".into() });
+    }
+}

@@ -87,7 +87,7 @@ impl TryFrom<Asked> for VmConfig {
         within("MiB of RAM", asked.ram_mib, RAM_MIB_MIN, RAM_MIB_MAX)?;
         let devices = asked.disks.len() + usize::from(asked.vsock.is_some()) + usize::from(asked.rng);
         if DEVICES_MAX < devices {
-            return Err(bad(format!("{devices} devices, at most {DEVICES_MAX} are possible")));
+            return Err(bad(&format!("{devices} devices, at most {DEVICES_MAX} are possible")));
         }
         Ok(Self {
             vcpus: asked.vcpus,
@@ -103,7 +103,7 @@ impl TryFrom<Asked> for VmConfig {
     }
 }
 
-fn bad(what: String) -> Error {
+fn bad(what: &str) -> Error {
     Error::new(Kind::Config, format!("configure the machine: {what}"))
 }
 
@@ -111,7 +111,7 @@ fn within(what: &str, asked: u32, least: u32, most: u32) -> Result<(), Error> {
     if (least..=most).contains(&asked) {
         return Ok(());
     }
-    Err(bad(format!("{asked} {what}, {least} to {most} are possible")))
+    Err(bad(&format!("{asked} {what}, {least} to {most} are possible")))
 }
 
 fn size(index: usize, disk: Disk) -> Result<SizedDisk, Error> {
@@ -119,7 +119,7 @@ fn size(index: usize, disk: Disk) -> Result<SizedDisk, Error> {
     // The metadata of a block device knows no size; its end does.
     let bytes = (&disk.file).seek(SeekFrom::End(0)).doing(Kind::Config, doing)?;
     let sectors = block::sectors(bytes)
-        .ok_or_else(|| bad(format!("disk {index} has {bytes} bytes, which are not whole sectors of 512")))?;
+        .ok_or_else(|| bad(&format!("disk {index} has {bytes} bytes, which are not whole sectors of 512")))?;
     Ok(SizedDisk { file: disk.file, read_only: disk.read_only, sectors })
 }
 
@@ -127,7 +127,7 @@ fn check_ports(vsock: Vsock) -> Result<Vec<(u32, UnixStream)>, Error> {
     let mut ports = Vec::with_capacity(vsock.ports.len());
     for VsockPort { port, stream } in vsock.ports {
         if ports.iter().any(|(other, _)| *other == port) {
-            return Err(bad(format!("vsock port {port} is asked for twice")));
+            return Err(bad(&format!("vsock port {port} is asked for twice")));
         }
         stream.set_nonblocking(true).doing(Kind::Host, || format!("set up vsock port {port}"))?;
         ports.push((port, stream));

@@ -165,8 +165,7 @@ impl Machine<Loaded> {
         register_signal_handler(kick_signal(), on_kick)
             .doing(Kind::Host, || "handle the signal that ends vCPUs".to_owned())?;
         let (sender, halts) = channel();
-        let mut live =
-            Live { vcpus: Vec::new(), event_thread: None, halts, stopper: Stopper(sender), parts };
+        let mut live = Live { vcpus: Vec::new(), event_thread: None, halts, stopper: Stopper(sender), parts };
         live.start_events()?;
         // The first vCPU wakes the others: it comes last, so that a failure leaves no guest behind.
         for (id, vcpu) in vcpus.into_iter().enumerate().rev() {
@@ -183,7 +182,8 @@ impl Machine<Live> {
     }
 
     /// Waits until the machine has ended and its threads are gone. Whatever the guest has written to its
-    /// vsock connections is in the sockets then, unless a reader stood still for seconds.
+    /// vsock connections is in the sockets then, unless a reader stood still for seconds. The sockets are
+    /// closed when the guest ends, waited for or not.
     pub fn wait(mut self) -> Halt {
         let halt = self.0.halts.recv().expect("the machine itself holds a sender");
         self.0.end();
@@ -200,7 +200,8 @@ impl Live {
 
     fn start_vcpu(&mut self, id: usize, mut vcpu: VcpuFd) -> Result<(), Error> {
         let shared = Arc::clone(&self.parts.shared);
-        let last_words = LastWords { halts: self.stopper.0.clone(), halt: None };
+        let events = Arc::clone(&self.parts.events);
+        let last_words = LastWords { halts: self.stopper.0.clone(), events, halt: None };
         let thread = spawn(format!("vcpu{id}"), move || last_words.say(run(&mut vcpu, &shared)))?;
         self.vcpus.push(thread);
         Ok(())
@@ -219,7 +220,9 @@ impl Live {
             join(vcpu);
         }
         self.parts.events.end();
-        self.event_thread.take().map(join);
+        if let Some(thread) = self.event_thread.take() {
+            join(thread);
+        }
     }
 }
 
@@ -229,9 +232,11 @@ impl Drop for Live {
     }
 }
 
-/// Sends a vCPU's verdict when its thread ends, in whatever way.
+/// Sends a vCPU's verdict when its thread ends, in whatever way, and closes the guest's sockets: whoever
+/// listens to them hears that the machine is over, and comes to wait.
 struct LastWords {
     halts: Sender<Halt>,
+    events: Arc<Events>,
     halt: Option<Halt>,
 }
 
@@ -246,6 +251,7 @@ impl Drop for LastWords {
         let halt = self.halt.take().unwrap_or_else(|| Halt::Fault("a vCPU thread panicked".to_owned()));
         // Nobody waits: another vCPU was first.
         let _ = self.halts.send(halt);
+        self.events.end();
     }
 }
 
@@ -253,9 +259,8 @@ fn create_vcpus(kvm: &Kvm, vm: &VmFd, count: u8) -> Result<Vec<VcpuFd>, Error> {
     let cpuid = vcpu::HostCpuid::new(kvm)?;
     (0..count)
         .map(|id| {
-            let vcpu = vm
-                .create_vcpu(id.into())
-                .doing(Kind::Host, || format!("create vCPU {id} of {count}"))?;
+            let vcpu =
+                vm.create_vcpu(id.into()).doing(Kind::Host, || format!("create vCPU {id} of {count}"))?;
             cpuid.apply(&vcpu, id, count)?;
             regs::set_msrs(&vcpu)?;
             Ok(vcpu)
@@ -265,11 +270,7 @@ fn create_vcpus(kvm: &Kvm, vm: &VmFd, count: u8) -> Result<Vec<VcpuFd>, Error> {
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
     let doing = format!("start the thread {name}");
-    std::thread::Builder::new()
-        .name(name)
-        .stack_size(STACK_SIZE)
-        .spawn(body)
-        .doing(Kind::Host, || doing)
+    std::thread::Builder::new().name(name).stack_size(STACK_SIZE).spawn(body).doing(Kind::Host, || doing)
 }
 
 fn join(thread: JoinHandle<()>) {

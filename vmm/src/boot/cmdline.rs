@@ -54,10 +54,8 @@ mod tests {
 
     #[test]
     fn devices_come_before_the_callers_words() {
-        let devices = [1_u8, 2].map(|pin| MmioDevice {
-            window: crate::layout::virtio_window(usize::from(pin) - 1),
-            pin,
-        });
+        let devices = [1_u8, 2]
+            .map(|pin| MmioDevice { window: crate::layout::virtio_window(usize::from(pin) - 1), pin });
         let line = build(false, &devices, "loglevel=7 -- x");
         assert!(
             line.ends_with(

@@ -115,7 +115,11 @@ fn check_path(path: &str) -> Result<&str, Error> {
         && !relative.contains('\0')
         && relative != TRAILER
         && relative.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    if good { Ok(relative) } else { Err(Error::new(Kind::Config, format!("put {path:?} into the initramfs"))) }
+    if good {
+        Ok(relative)
+    } else {
+        Err(Error::new(Kind::Config, format!("put {path:?} into the initramfs")))
+    }
 }
 
 /// The head, the path, and the padding up to the content.

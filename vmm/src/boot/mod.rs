@@ -93,9 +93,13 @@ fn place_initramfs(
     }
     let archive = initramfs::Archive::plan(files)?;
     let size = archive.size();
-    let first = low_end.checked_sub(size).map(|first| first & !(PAGE - 1)).filter(|first| kernel_end <= *first);
+    let first =
+        low_end.checked_sub(size).map(|first| first & !(PAGE - 1)).filter(|first| kernel_end <= *first);
     let first = first.ok_or_else(|| {
-        Error::new(Kind::Config, format!("fit an initramfs of {size} bytes and the kernel into RAM: give more RAM"))
+        Error::new(
+            Kind::Config,
+            format!("fit an initramfs of {size} bytes and the kernel into RAM: give more RAM"),
+        )
     })?;
     archive.write(ram, first)?;
     Ok(Some(Region { first, size }))

@@ -45,7 +45,18 @@ pub(crate) fn tailor(supported: &[kvm_cpuid_entry2], vcpu: Vcpu) -> Vec<kvm_cpui
 fn is_absent(leaf: u32) -> bool {
     matches!(
         leaf,
-        0x5 | 0xa | 0xb | 0x12 | 0x14 | 0x19 | 0x1c | 0x1f | 0x8000_000a | 0x8000_001b | 0x8000_001f | 0x8000_0022 | 0x8000_0026
+        0x5 | 0xa
+            | 0xb
+            | 0x12
+            | 0x14
+            | 0x19
+            | 0x1c
+            | 0x1f
+            | 0x8000_000a
+            | 0x8000_001b
+            | 0x8000_001f
+            | 0x8000_0022
+            | 0x8000_0026
     )
 }
 

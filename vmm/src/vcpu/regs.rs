@@ -59,7 +59,11 @@ pub(crate) fn set_msrs(vcpu: &VcpuFd) -> Result<(), Error> {
     let wanted = [msr(MSR_MISC_ENABLE, FAST_STRINGS), msr(MSR_MTRR_DEF_TYPE, MTRR_WRITE_BACK)];
     let msrs = Msrs::from_entries(&wanted).doing(Kind::Host, doing)?;
     let set = vcpu.set_msrs(&msrs).doing(Kind::Host, doing)?;
-    if set == wanted.len() { Ok(()) } else { Err(Error::new(Kind::UnfitKvm, format!("{}: KVM refuses {:#x}", doing(), wanted[set].index))) }
+    if set == wanted.len() {
+        Ok(())
+    } else {
+        Err(Error::new(Kind::UnfitKvm, format!("{}: KVM refuses {:#x}", doing(), wanted[set].index)))
+    }
 }
 
 fn segment(selector: u16, type_: u8) -> kvm_segment {

@@ -149,9 +149,10 @@ pub(crate) struct Transport {
 
 impl Transport {
     pub(crate) fn new(spec: Spec, device: Box<dyn Device>, wiring: Wiring) -> Self {
-        let queues = spec.queue_sizes.iter().map(|size| {
-            Queue::new(*size).expect("the sizes of our devices' queues are powers of two")
-        });
+        let queues = spec
+            .queue_sizes
+            .iter()
+            .map(|size| Queue::new(*size).expect("the sizes of our devices' queues are powers of two"));
         Self { queues: queues.collect(), spec, device, state: State::new(), wiring }
     }
 

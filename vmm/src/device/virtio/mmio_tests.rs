@@ -46,7 +46,9 @@ impl Bench {
 
     /// Rings at 0x1000, 0x2000, 0x3000, as `Driver` has them.
     fn set_up_queue(&mut self) {
-        for (at, value) in [(0x30, 0), (0x38, u32::from(SIZE)), (0x80, 0x1000), (0x90, 0x2000), (0xa0, 0x3000), (0x44, 1)] {
+        for (at, value) in
+            [(0x30, 0), (0x38, u32::from(SIZE)), (0x80, 0x1000), (0x90, 0x2000), (0xa0, 0x3000), (0x44, 1)]
+        {
             self.write(at, value);
         }
     }
@@ -80,7 +82,9 @@ fn nothing_moves_under_a_live_device() {
     let mut bench = bench();
     bench.go_live();
     // Size, addresses, readiness, features and a second DRIVER_OK.
-    for (at, value) in [(0x38, 4), (0x80, 0x8000), (0x90, 0x8000), (0xa0, 0x8000), (0x44, 0), (0x20, 0), (0x70, 15)] {
+    for (at, value) in
+        [(0x38, 4), (0x80, 0x8000), (0x90, 0x8000), (0xa0, 0x8000), (0x44, 0), (0x20, 0), (0x70, 15)]
+    {
         bench.write(at, value);
     }
     let mut driver = Driver::new(&bench.ram, 0x1000);
@@ -121,7 +125,9 @@ fn features_that_were_not_offered_are_refused() {
 
 #[test]
 fn a_queue_outside_ram_is_never_ready() {
-    for (register, high) in [(0x80, false), (0x90, false), (0xa0, false), (0x84, true), (0x94, true), (0xa4, true)] {
+    for (register, high) in
+        [(0x80, false), (0x90, false), (0xa0, false), (0x84, true), (0x94, true), (0xa4, true)]
+    {
         let mut bench = bench();
         bench.negotiate();
         bench.write(register, if high { 0xffff_ffff } else { 0x01ff_fff0 });

@@ -88,11 +88,7 @@ impl Chain {
 impl Drop for Chain {
     fn drop(&mut self) {
         // A lost chain hangs one guest I/O for ever. It is our bug, never the guest's.
-        debug_assert!(
-            !self.owed || std::thread::panicking(),
-            "chain {} was never completed",
-            self.head
-        );
+        debug_assert!(!self.owed || std::thread::panicking(), "chain {} was never completed", self.head);
     }
 }
 

@@ -79,7 +79,8 @@ impl Driver {
 
     /// All used entries so far: head and length.
     pub(crate) fn used(&self) -> Vec<(u32, u32)> {
-        let read = |at: u64| self.ram.memory().read_obj::<u32>(GuestAddress(self.base + 0x2000 + at)).unwrap();
+        let read =
+            |at: u64| self.ram.memory().read_obj::<u32>(GuestAddress(self.base + 0x2000 + at)).unwrap();
         let count = self.ram.memory().read_obj::<u16>(GuestAddress(self.base + 0x2002)).unwrap();
         (0..u64::from(count)).map(|i| (read(4 + i * 8), read(8 + i * 8))).collect()
     }
@@ -95,8 +96,11 @@ impl Driver {
     }
 }
 
+/// The lengths of the buffers to read from, and of those to write to.
+type Lens = (Vec<u32>, Vec<u32>);
+
 /// What popping gives after `setup`.
-fn pop(setup: impl FnOnce(&mut Driver)) -> Result<Option<(Vec<u32>, Vec<u32>)>, Violation> {
+fn pop(setup: impl FnOnce(&mut Driver)) -> Result<Option<Lens>, Violation> {
     let ram = ram();
     let mut driver = Driver::new(&ram, 0x1000);
     let mut queues = [driver.queue()];

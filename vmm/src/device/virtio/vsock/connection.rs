@@ -105,7 +105,12 @@ impl Connection {
     }
 
     /// Takes a packet that is for this connection.
-    pub(super) fn take(&mut self, head: &Head, payload: Buffers, ram: &GuestRam) -> Result<Verdict, BadClaim> {
+    pub(super) fn take(
+        &mut self,
+        head: &Head,
+        payload: &Buffers,
+        ram: &GuestRam,
+    ) -> Result<Verdict, BadClaim> {
         let Guest::Here(guest_over) = self.guest else { return Ok(Verdict::Reset) };
         self.guest_room = head.buf_alloc;
         self.guest_taken = head.fwd_cnt;
@@ -270,7 +275,7 @@ impl Connection {
     }
 
     /// Straight to the socket while it takes them, the rest into `held`. The caller has checked the room.
-    fn take_bytes(&mut self, payload: Buffers, ram: &GuestRam) -> Result<(), BadClaim> {
+    fn take_bytes(&mut self, payload: &Buffers, ram: &GuestRam) -> Result<(), BadClaim> {
         for slice in payload.admit(ram)? {
             let mut rest = slice;
             while self.held.is_empty() && self.over & NO_RECEIVE == 0 && !rest.is_empty() {

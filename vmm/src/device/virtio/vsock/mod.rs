@@ -116,12 +116,7 @@ impl Vsock {
         rings.complete(TX, chain, 0)
     }
 
-    fn hear_packet(
-        &mut self,
-        head: &Head,
-        mut rest: Buffers,
-        rings: &Rings<'_>,
-    ) -> Result<(), BadClaim> {
+    fn hear_packet(&mut self, head: &Head, mut rest: Buffers, rings: &Rings<'_>) -> Result<(), BadClaim> {
         // Section 5.10.6: the driver must use its own context id. A forged one gets no answer.
         if head.src_cid != GUEST_CID {
             return Ok(());
@@ -131,7 +126,7 @@ impl Vsock {
         let port = self.ports.iter_mut().find(|port| port.number == head.dst_port);
         let port = port.filter(|_| whole && head.dst_cid == HOST_CID && head.kind == TYPE_STREAM);
         let verdict = match port {
-            Some(port) => port.take(head, payload, rings, &self.events)?,
+            Some(port) => port.take(head, &payload, rings, &self.events)?,
             None => Verdict::Reset,
         };
         if verdict == Verdict::Reset {
@@ -185,11 +180,7 @@ impl Vsock {
         }
     }
 
-    fn next_packet(
-        &mut self,
-        mut room: Buffers,
-        rings: &Rings<'_>,
-    ) -> Result<Option<Head>, BadClaim> {
+    fn next_packet(&mut self, mut room: Buffers, rings: &Rings<'_>) -> Result<Option<Head>, BadClaim> {
         if let Some(refusal) = self.refusals.pop_front() {
             return Ok(Some(refusal));
         }
@@ -280,7 +271,7 @@ impl Port {
     fn take(
         &mut self,
         head: &Head,
-        payload: Buffers,
+        payload: &Buffers,
         rings: &Rings<'_>,
         events: &Handle,
     ) -> Result<Verdict, BadClaim> {

@@ -6,11 +6,10 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use hull_errors::Doing;
-use nix::libc::ENOSPC;
 
 use crate::decompress::{BUFFER_SIZE, uncompressed};
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::error::{reading, writing};
+use crate::error::{reading, way_out, writing};
 use crate::member::Window;
 use crate::temporary::Temporary;
 use crate::{Error, Kind};
@@ -205,10 +204,7 @@ fn cannot_read(name: &str, error: io::Error) -> Error {
 
 /// An error of the store's disk; a full one comes with the way out.
 pub(crate) fn cannot_write(folder: &Path, what: &str, error: io::Error) -> Error {
-    let mut doing = format!("write {what} to the image store {}", folder.display());
-    if error.raw_os_error() == Some(ENOSPC) {
-        doing.push_str(" (free some space, or remove images and pods that are no longer needed)");
-    }
+    let doing = format!("write {what} to the image store {}{}", folder.display(), way_out(&error));
     Error::because(writing(&error), doing, error)
 }
 

@@ -1,5 +1,8 @@
 //! Layers in, EROFS image out.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -8,7 +11,7 @@ use crate::blobs::Verified;
 use crate::decompress::{BUFFER_SIZE, Limited, UNCOMPRESSED_MAX, uncompressed};
 use crate::digest::{Digest, Hashing, ImageId};
 use crate::erofs::{self, DataArea};
-use crate::error::{reading, shown, writing};
+use crate::error::{reading, shown, way_out, writing};
 use crate::tar_stream::{Content, Entry, EntryKind, TarStream};
 use crate::tree::{Extent, New, NodeKind, Tree, TreePath};
 use crate::{Error, Kind};
@@ -50,7 +53,9 @@ pub(crate) fn convert(id: &ImageId, layers: Vec<Layer>, output: &File) -> Result
     }
     let Conversion { tree, data } = conversion;
     let written = erofs::finish(data, output, &tree, id.first_bytes());
-    written.map_err(|e| Error::because(output_kind(&e), format!("write the metadata of image {id}"), e))
+    written.map_err(|e| {
+        Error::because(output_kind(&e), format!("write the metadata of image {id}{}", way_out(&e)), e)
+    })
 }
 
 struct Conversion<'a> {
@@ -80,8 +85,7 @@ impl Conversion<'_> {
                 }
                 Stop::Unreadable(error) => error,
                 Stop::Unwritable(e) => {
-                    let doing =
-                        format!("convert {name}: entry `{shown}`: write its content to the image store");
+                    let doing = format!("convert {name}: entry `{shown}`: write its content{}", way_out(&e));
                     Error::because(output_kind(&e), doing, e)
                 }
             })?;

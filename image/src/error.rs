@@ -36,6 +36,14 @@ pub(crate) fn writing(error: &io::Error) -> Kind {
     }
 }
 
+/// What a user can do about a failure to write; nothing to say for most.
+pub(crate) fn way_out(error: &io::Error) -> &'static str {
+    match writing(error) {
+        Kind::NoSpace => " (free some space, or remove images and pods that are no longer needed)",
+        _ => "",
+    }
+}
+
 /// The kind of a failure to read bytes that came from outside. The readers of this crate report an
 /// exceeded limit as `FileTooLarge`.
 pub(crate) fn reading(error: &io::Error) -> Kind {

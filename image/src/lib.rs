@@ -27,7 +27,7 @@ mod temporary;
 mod tree;
 
 pub use config::{EventHandler, ImageConfig, MountPoint, Port};
-pub use digest::ImageId;
+pub use digest::{IdPrefix, ImageId};
 pub use error::{Error, Kind};
 pub use reference::Reference;
 pub use store::{Image, Imported, Store};

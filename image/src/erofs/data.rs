@@ -18,6 +18,12 @@ const _: () = assert!(IMAGE_SIZE_MAX / BLOCK < u32::MAX as u64);
 
 const BUFFER_SIZE: usize = 1 << 20;
 
+/// A piece of zeros at least this long becomes a hole: a few megabytes of archive can hold gigabytes.
+const ZEROS_MIN: usize = 32 << 10;
+
+// A hole that `skip` writes out comes back to `write`.
+const _: () = assert!(ZEROS_MIN > 2 * BLOCK as usize);
+
 /// Appends to a file, in large pieces.
 pub(crate) struct DataArea<'a> {
     file: &'a File,
@@ -38,6 +44,9 @@ impl<'a> DataArea<'a> {
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.check_room(bytes.len() as u64)?;
+        if bytes.len() >= ZEROS_MIN && bytes.iter().all(|b| *b == 0) {
+            return self.skip(bytes.len() as u64);
+        }
         if self.buffer.len() + bytes.len() > BUFFER_SIZE {
             self.flush()?;
         }

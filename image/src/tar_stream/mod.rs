@@ -276,6 +276,7 @@ impl<R: BufRead> TarStream<R> {
 
     /// The next header, or `None` at the archive's end: two blocks of zeros, or the end of the input.
     fn header(&mut self) -> Result<Option<Header>, Error> {
+        let start = self.position;
         let mut header = Header::new_old();
         if !self.block(header.as_mut_bytes())? {
             return Ok(None);
@@ -291,7 +292,7 @@ impl<R: BufRead> TarStream<R> {
         // The checksum field counts as spaces (POSIX.1-2017, `pax`, "ustar Interchange Format").
         let sum = sum.map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum::<u32>();
         if header.cksum().ok() != Some(sum) {
-            return Err(self.corrupt("no tar header where one must be: the checksum is wrong"));
+            return Err(self.corrupt_at(start, "no tar header where one must be: the checksum is wrong"));
         }
         Ok(Some(header))
     }
@@ -337,7 +338,11 @@ impl<R: BufRead> TarStream<R> {
     }
 
     fn corrupt(&self, text: &str) -> Error {
-        Error::new(Kind::Corrupt, format!("read {} at byte {}: {text}", self.archive, self.position))
+        self.corrupt_at(self.position, text)
+    }
+
+    fn corrupt_at(&self, position: u64, text: &str) -> Error {
+        Error::new(Kind::Corrupt, format!("read {} at byte {position}: {text}", self.archive))
     }
 
     fn corrupt_entry(&self, path: &[u8], text: &str) -> Error {

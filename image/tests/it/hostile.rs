@@ -192,11 +192,11 @@ fn manifests_that_make_no_sense() {
         "schema version is 1",
     );
     let odd = |m: &mut serde_json::Value| {
-        m["config"]["mediaType"] = json!("application/vnd.cncf.helm.config.v1+json")
+        m["config"]["mediaType"] = json!("application/vnd.cncf.helm.config.v1+json");
     };
     refuses_image(&oci_image_with(&[layer()], &json!({}), odd), Kind::Unsupported, "no container image");
     let odd = |m: &mut serde_json::Value| {
-        m["layers"][0]["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar+gzip+encrypted")
+        m["layers"][0]["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar+gzip+encrypted");
     };
     refuses_image(&oci_image_with(&[layer()], &json!({}), odd), Kind::Unsupported, "is of the type");
     let odd = |m: &mut serde_json::Value| m["config"]["digest"] = json!("sha256:../../../../etc/passwd");

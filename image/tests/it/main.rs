@@ -1,4 +1,5 @@
-//! Whole images in, mounted file systems out: needs root, `fsck.erofs` (erofs-utils), GNU tar, strace.
+//! Whole images in, mounted file systems out: needs root, `fsck.erofs` (erofs-utils), GNU tar, strace, the compressors.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 mod conversion;
 mod formats;

@@ -14,7 +14,8 @@ const GROUPS_MAX: usize = 65_536;
 pub(crate) struct Identity {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// Every group but the primary.
+    /// Every group, the primary included: without it a setgid program could shed a group that is denied
+    /// something.
     pub(crate) groups: Vec<u32>,
     pub(crate) name: String,
     pub(crate) home: String,
@@ -47,7 +48,8 @@ pub(crate) fn identify(
     };
     let name = account.as_ref().map_or_else(|| name_of(uid), |account| account.name.to_owned());
     let home = account.as_ref().map_or(if uid == 0 { "/root" } else { "/" }, |account| account.home);
-    let mut groups = app.supplementary_gids.clone();
+    let mut groups = vec![gid];
+    groups.extend(&app.supplementary_gids);
     if account.is_some() {
         groups.extend(passwd::groups(&files.group).filter(|g| g.has_member(&name)).map(|g| g.gid));
     }
@@ -163,18 +165,25 @@ mod tests {
         let web = Identity {
             uid: 33,
             gid: 34,
-            groups: vec![4, 26, 77],
+            groups: vec![4, 26, 34, 77],
             name: "web".into(),
             home: "/var/www".into(),
         };
         assert_eq!(identify_as("web", None), Ok(web.clone()));
         assert_eq!(identify_as("33", None), Ok(web.clone()));
         assert_eq!(identify_as("/srv", None), Ok(web.clone()));
-        assert_eq!(identify_as("web", Some("tape")), Ok(Identity { gid: 26, ..web.clone() }));
-        assert_eq!(identify_as("web", Some("/srv")), Ok(Identity { gid: 26, ..web.clone() }));
-        assert_eq!(identify_as("web", Some("500")), Ok(Identity { gid: 500, ..web }));
+        assert_eq!(
+            identify_as("web", Some("tape")),
+            Ok(Identity { gid: 26, groups: vec![4, 26, 77], ..web.clone() })
+        );
+        assert_eq!(
+            identify_as("web", Some("/srv")),
+            Ok(Identity { gid: 26, groups: vec![4, 26, 77], ..web.clone() })
+        );
+        let groups = vec![4, 26, 77, 500];
+        assert_eq!(identify_as("web", Some("500")), Ok(Identity { gid: 500, groups, ..web }));
         let stranger =
-            Identity { uid: 1000, gid: 0, groups: vec![77], name: "1000".into(), home: "/".into() };
+            Identity { uid: 1000, gid: 0, groups: vec![0, 77], name: "1000".into(), home: "/".into() };
         assert_eq!(identify_as("1000", None), Ok(stranger));
     }
 

@@ -24,8 +24,7 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// What surrounds the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Machine {
-    /// A virtual machine: PID 1 of its kernel, in an initial ramfs that holds the agent and
-    /// `/dev/null`, which std opens in place of the standard streams that the kernel does not give.
+    /// A virtual machine: PID 1 of its kernel, in an initial ramfs.
     Vm,
     /// Namespaces of its own that stage1 has made: PID 1, in a small root.
     Nspawn,

@@ -5,6 +5,10 @@
 //! hello ─▶ machine prepared ─▶ Start ─▶ apps launched ─▶ relayed and supervised ─▶ Finished
 //! ```
 //! Everything is one thread: a poll(2) loop ([`pod`]) around a pure core ([`supervisor`]).
+//!
+//! The program does without std's own start: that aborts where a kernel without a console starts PID 1
+//! with no standard streams, and no `/dev/null` to stand in for them.
+#![cfg_attr(not(test), no_main)]
 
 mod capabilities;
 mod cgroup;
@@ -24,15 +28,16 @@ mod supervisor;
 mod sys;
 
 use std::io::{self, stdin};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 
 use hull_agent_protocol::message::AgentFault;
 use hull_agent_protocol::{FromAgent, VERSION};
 use hull_errors::chain;
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::SigSet;
-use nix::sys::stat::Mode;
-use nix::unistd::dup2_stdin;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::{dup2_stdin, mkdir};
 
 use crate::link::{Link, Lost};
 use crate::machine::{Machine, Site};
@@ -40,7 +45,17 @@ use crate::machine::{Machine, Site};
 /// This crate's error: whose fault it is.
 type Error = hull_errors::Error<AgentFault>;
 
+#[cfg(test)]
 fn main() {
+    start()
+}
+
+/// The program, from [`sys::main`].
+fn start() -> ! {
+    if let Err(why) = open_standard_streams() {
+        // There is nobody to tell but by the code.
+        std::process::exit(why as i32);
+    }
     let (machine, site) = match parse(std::env::args().skip(1)) {
         Ok(parsed) => parsed,
         Err(why) => {
@@ -58,6 +73,31 @@ fn main() {
         }
     };
     machine.end(code)
+}
+
+/// Opens `/dev/null` for those of the descriptors 0, 1 and 2 that are not open, so that nothing else ever
+/// takes their places.
+fn open_standard_streams() -> nix::Result<()> {
+    loop {
+        let opened = open("/dev/null", OFlag::O_RDWR, Mode::empty());
+        let fd = match opened {
+            Err(Errno::ENOENT) => {
+                // An initial ramfs need hold nothing but this program.
+                match mkdir("/dev", Mode::from_bits_truncate(0o755)) {
+                    Err(Errno::EEXIST) | Ok(()) => (),
+                    Err(why) => return Err(why),
+                }
+                mknod("/dev/null", SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, 3))?;
+                continue;
+            }
+            other => other?,
+        };
+        if fd.as_raw_fd() > libc::STDERR_FILENO {
+            return Ok(());
+        }
+        // From here on it belongs to the process, as a standard stream does.
+        let _ = fd.into_raw_fd();
+    }
 }
 
 fn parse(arguments: impl Iterator<Item = String>) -> Result<(Machine, Site), String> {

@@ -388,19 +388,26 @@ impl<'a> Pod<'a> {
     }
 
     fn kill(&mut self, index: usize) {
-        let others_live =
-            self.apps.iter().enumerate().any(|(other, app)| other != index && app.main.is_some());
+        self.kill_processes(index);
         let app = &mut self.apps[index];
-        if let Some(input) = app.streams.as_mut().and_then(|streams| streams.input.as_mut()) {
+        app.close_by = Some(Instant::now() + CLOSE_MAX);
+        // Not before its end: an app that is to be killed must not see its input end first.
+        if let (None, Some(streams)) = (app.main, &mut app.streams)
+            && let Some(input) = &mut streams.input
+        {
             input.close(self.link);
         }
-        app.close_by = Some(Instant::now() + CLOSE_MAX);
+    }
+
+    fn kill_processes(&self, index: usize) {
+        let app = &self.apps[index];
         if app.cgroup.as_ref().is_some_and(|cgroup| cgroup.kill().is_ok()) {
             return;
         }
+        let others_live =
+            self.apps.iter().enumerate().any(|(other, app)| other != index && app.main.is_some());
         if self.machine.is_own_world() && !others_live {
-            kill_world();
-            return;
+            return kill_world();
         }
         if let Some(pid) = app.main {
             let _ = sys::kill(pid.as_raw(), libc::SIGKILL); // Not reaped yet, so the pid is still its own.

@@ -1,7 +1,7 @@
 //! The crate's only `unsafe`: system calls that nix 0.31 does not have, or not in a safe form.
 #![expect(
     unsafe_code,
-    reason = "fork, close_range, capabilities, terminals, keyrings, ioperm and real-time signals have no \
+    reason = "C's main, fork, close_range, capabilities, terminals, keyrings, ioperm and real-time signals have no \
               safe form in nix 0.31"
 )]
 
@@ -49,6 +49,14 @@ fn check(rc: impl Into<i64>) -> io::Result<()> {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
+}
+
+/// Where libc enters the program.
+// SAFETY: No other symbol of this program is called so, and libc calls this one as C's main.
+#[cfg(not(test))]
+#[unsafe(no_mangle)]
+extern "C" fn main(_count: libc::c_int, _arguments: *const *const libc::c_char) -> libc::c_int {
+    crate::start()
 }
 
 /// Forks. `None` in the child.
@@ -107,12 +115,24 @@ pub(crate) fn cloexec_from(first: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
 }
 
-/// Gives every signal its default disposition.
+/// `struct sigaction` of the kernel for x86-64 (arch/x86/include/uapi/asm/signal.h).
+#[repr(C)]
+struct Disposition {
+    handler: usize,
+    flags: u64,
+    restorer: usize,
+    mask: u64,
+}
+
+/// Gives every signal its default disposition, also those that libc keeps for itself.
 pub(crate) fn default_signals() {
+    let default = Disposition { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
+    let none = std::ptr::null_mut::<Disposition>();
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is no function of ours, so nothing can be called that must not be. The
-        // signals that refuse (SIGKILL, SIGSTOP, glibc's own) have the default disposition already.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: rt_sigaction reads one disposition in the kernel's layout, which outlives the call,
+        // and writes none to a null pointer. SIG_DFL is no function of ours, so nothing can be called
+        // that must not be. SIGKILL and SIGSTOP refuse; they have the default disposition always.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, none, size_of::<u64>()) };
     }
 }
 

@@ -81,13 +81,15 @@ fn a_device_node_of_the_image_is_dead() {
 }
 
 #[test]
-fn the_agents_root_is_out_of_reach() {
+fn the_agent_is_out_of_reach() {
     check_ok(
-        "ls /proc/1/root/ >/dev/null 2>&1 && echo reached || echo ok; \
-         ls -l /proc/1/exe >/dev/null 2>&1 && echo reached || echo ok; \
-         ls /proc/1/fd/ >/dev/null 2>&1 && echo reached || echo ok; \
-         cat /proc/1/environ >/dev/null 2>&1 && echo read || echo ok",
-        4,
+        "ls /proc/$PPID/root/ >/dev/null 2>&1 && echo reached || echo ok; \
+         ls /proc/$PPID/cwd/ >/dev/null 2>&1 && echo reached || echo ok; \
+         head -c 1 /proc/$PPID/exe >/dev/null 2>&1 && echo read || echo ok; \
+         readlink /proc/$PPID/fd/3 >/dev/null && echo read || echo ok; \
+         head -c 1 /proc/$PPID/environ 2>/dev/null | grep -q . && echo read || echo ok; \
+         grep -q agent /proc/$PPID/comm && echo ok",
+        6,
     );
 }
 

@@ -1,6 +1,10 @@
 //! The real agent in real namespaces on this host. Needs root, util-linux and busybox-static.
 
-#![expect(unreachable_pub, reason = "the rig is one module of one binary")]
+#![expect(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "the helpers of tests are in no test function themselves"
+)]
 
 mod behaviour;
 mod hostile;

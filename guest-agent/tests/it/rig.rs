@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
@@ -173,9 +173,14 @@ impl Rig {
                 }
             }
             let mut chunk = [0; 65536];
-            match self.link.read(&mut chunk).expect("the agent answers in time") {
-                0 => return None,
-                len => self.decoder.push(&chunk[..len]),
+            match self.link.read(&mut chunk) {
+                Ok(0) => return None,
+                Ok(len) => self.decoder.push(&chunk[..len]),
+                // Our last credit came too late to be read.
+                Err(why) if why.kind() == ErrorKind::ConnectionReset && self.host.is_finished() => {
+                    return None;
+                }
+                Err(why) => panic!("waiting for the agent: {why}"),
             }
         }
     }
@@ -189,19 +194,7 @@ impl Rig {
 
     /// Reads until the app has written `text` to `channel`.
     pub fn wait_for(&mut self, channel: u32, text: &str) {
-        let mut got = vec![];
-        while !String::from_utf8_lossy(&got).contains(text) {
-            match self.next() {
-                Some(Event::Output { channel: from, bytes }) if from == channel => {
-                    self.taken(channel, bytes.len());
-                    got.extend(bytes);
-                }
-                Some(Event::Started { .. } | Event::InputAllowed { .. }) => (),
-                other => {
-                    panic!("waiting for {text:?}, got {other:?} after {:?}", String::from_utf8_lossy(&got))
-                }
-            }
-        }
+        self.wait_for_both((channel, text), (channel, ""));
     }
 
     /// Reads until both have come, in whatever order.
@@ -211,9 +204,13 @@ impl Rig {
             got.get(&channel).is_some_and(|bytes| String::from_utf8_lossy(bytes).contains(text))
         };
         while !has(&got, one) || !has(&got, other) {
-            if let Event::Output { channel, bytes } = self.next().expect("the pod goes on") {
-                self.taken(channel, bytes.len());
-                got.entry(channel).or_default().extend(bytes);
+            match self.next() {
+                Some(Event::Output { channel, bytes }) => {
+                    self.taken(channel, bytes.len());
+                    got.entry(channel).or_default().extend(bytes);
+                }
+                None | Some(Event::Failed { .. } | Event::Finished) => panic!("only {got:?} came"),
+                Some(_) => (),
             }
         }
     }

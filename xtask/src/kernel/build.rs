@@ -28,11 +28,12 @@ pub(crate) fn build(recipe: &Recipe, home: &Path, entry: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The unpacked source of exactly this package version; older ones are removed.
+/// The unpacked and patched source; any other is removed.
 fn source_tree(recipe: &Recipe, home: &Path) -> Result<PathBuf> {
     let tree = home.join("source");
-    let stamp = tree.join("hull-package-version");
-    if fs::read_to_string(&stamp).is_ok_and(|version| version == recipe.source) {
+    let state = format!("{}\n{}", recipe.source, recipe.patches.text());
+    let stamp = |tree: &Path| tree.join("hull-state");
+    if fs::read_to_string(stamp(&tree)).is_ok_and(|found| found == state) {
         return Ok(tree);
     }
     let archive = format!("/usr/src/{SOURCE_PACKAGE}.tar.xz");
@@ -42,7 +43,10 @@ fn source_tree(recipe: &Recipe, home: &Path) -> Result<PathBuf> {
     remove(&tree)?;
     create(&fresh)?;
     tool::run(Command::new("tar").args(["--strip-components=1", "-xf", &archive, "-C"]).arg(&fresh))?;
-    write(&fresh.join("hull-package-version"), &recipe.source)?;
+    for file in recipe.patches.files() {
+        tool::run(Command::new("patch").args(["-p1", "--silent", "-d"]).arg(&fresh).arg("-i").arg(file))?;
+    }
+    write(&stamp(&fresh), &state)?;
     fs::rename(&fresh, &tree).doing(Kind::Failed, || format!("rename {} to source", fresh.display()))?;
     Ok(tree)
 }
@@ -111,7 +115,8 @@ fn make(source: &Path, objects: &Path) -> Command {
     make
 }
 
-/// `entry` appears by a rename, with all its files in it.
+/// `entry` appears by a rename, with all its files in it. What an earlier attempt or a hand left
+/// there goes: it has no image, or nobody would have built.
 fn publish(objects: &Path, entry: &Path) -> Result<()> {
     let fresh = entry.with_extension("new");
     remove(&fresh)?;
@@ -124,6 +129,7 @@ fn publish(objects: &Path, entry: &Path) -> Result<()> {
     }
     let opened = fs::File::open(&image).and_then(|f| f.sync_all());
     opened.doing(Kind::Failed, || format!("sync {}", image.display()))?;
+    remove(entry)?;
     fs::rename(&fresh, entry).doing(Kind::Failed, || format!("rename {}", fresh.display()))
 }
 

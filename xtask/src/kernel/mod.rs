@@ -2,6 +2,7 @@
 //! configuration and kept in the cache.
 mod build;
 mod fragment;
+mod patches;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,12 +16,13 @@ use crate::install;
 use crate::paths::Paths;
 use crate::tool::{self, say};
 use fragment::Fragment;
+use patches::Patches;
 
 pub(crate) const HELP: &str = "\
 cargo xtask kernel [--lab]
 
-Builds the guest kernel from Debian's linux-source-6.12 and kernel-config/guest.config and prints
-the path of the stripped vmlinux as its last line. Installs what is missing for that. The result
+Builds the guest kernel from Debian's linux-source-6.12 and kernel-config/ (guest.config, patches)
+and prints the path of the stripped vmlinux as its last line. Installs what is missing for that. The result
 is kept under a key of source, compiler and configuration, so a second call builds nothing; a
 symlink `vmlinux` in the cache points to the last one asked for.
 
@@ -42,6 +44,7 @@ const PACKAGES: &[&str] = &[
     "libc6-dev",
     "libelf-dev",
     "make",
+    "patch",
     "util-linux",
     "xz-utils",
 ];
@@ -83,6 +86,7 @@ struct Recipe {
     flavour: Flavour,
     source: String,
     compiler: String,
+    patches: Patches,
     fragment: Fragment,
 }
 
@@ -93,13 +97,15 @@ impl Recipe {
         let compiler = compiler.lines().next().unwrap_or_default().to_owned();
         let folder = checkout.join("kernel-config");
         let fragment = Fragment::read(flavour.fragments().iter().map(|f| folder.join(f)))?;
-        Ok(Self { flavour, source, compiler, fragment })
+        let patches = Patches::read(&folder.join("patches"))?;
+        Ok(Self { flavour, source, compiler, patches, fragment })
     }
 
     /// 64 bits are plenty to tell the handful of kernels apart that one machine ever builds.
     fn key(&self) -> String {
         let mut hash = Sha256::new();
-        for part in [build::RECIPE, &self.source, &self.compiler, &self.fragment.text()] {
+        for part in [build::RECIPE, &self.source, &self.compiler, self.patches.text(), &self.fragment.text()]
+        {
             hash.update(part.as_bytes());
             hash.update([0]);
         }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use hull_errors::Doing;
 use nix::mount::{MsFlags, mount};
 use nix::sys::prctl;
 use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::{chdir, chroot, sethostname, sync};
 
 use crate::cgroup::PodCgroup;
@@ -138,7 +138,6 @@ fn mount_kernel_file_systems() -> Result<(), Error> {
 }
 
 fn bring_up_loopback() -> io::Result<()> {
-    // Any internet socket will do; this one needs no address to be there.
-    let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     sys::set_interface_flags(socket.as_fd(), "lo", libc::IFF_UP)
 }

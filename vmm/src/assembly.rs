@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use hull_errors::Doing;
-use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap};
+use kvm_bindings::{KVM_CAP_PMU_CAPABILITY, KVM_CAP_SPLIT_IRQCHIP, KVM_PMU_CAP_DISABLE, kvm_enable_cap};
 use kvm_ioctls::{Kvm, VmFd};
 
 use crate::boot::cmdline::MmioDevice;
@@ -57,6 +57,17 @@ pub(crate) fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
             result => return result.doing(Kind::Host, doing),
         }
     }
+}
+
+/// No guest counts events: AMD's counters need no CPUID bit, so hiding the leaf is not enough.
+pub(crate) fn disable_pmu(vm: &VmFd) -> Result<(), Error> {
+    if vm.check_extension_raw(KVM_CAP_PMU_CAPABILITY.into()) & KVM_PMU_CAP_DISABLE.cast_signed() == 0 {
+        // A KVM without a PMU for guests, or older than 5.18.
+        return Ok(());
+    }
+    let mut cap = kvm_enable_cap { cap: KVM_CAP_PMU_CAPABILITY, ..Default::default() };
+    cap.args[0] = KVM_PMU_CAP_DISABLE.into();
+    vm.enable_cap(&cap).doing(Kind::Host, || "disable the guest's performance counters".to_owned())
 }
 
 /// Local APICs in the kernel; no PIC, no PIT, and the IOAPIC is ours.

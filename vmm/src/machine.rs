@@ -108,6 +108,7 @@ impl Machine<Cold> {
         let ram = Arc::new(GuestRam::new(&crate::layout::ram_regions(config.ram_mib))?);
         ram.register(&vm)?;
         assembly::create_irqchip(&vm)?;
+        assembly::disable_pmu(&vm)?;
         let entropy = File::open("/dev/urandom").doing(Kind::Host, || "open /dev/urandom".to_owned())?;
         let VmConfig { vcpus, kernel, initramfs, cmdline, .. } = config;
         let wanted = assembly::Wanted {

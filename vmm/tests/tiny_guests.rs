@@ -283,6 +283,21 @@ fn what_the_guest_says_last_still_arrives() {
 }
 
 #[test]
+fn a_guest_that_never_connects_lets_go_of_the_socket_when_it_ends() {
+    if !kvm() {
+        return;
+    }
+    let (stream, mut host) = UnixStream::pair().unwrap();
+    let vsock = Vsock { ports: vec![VsockPort { port: 1024, stream }] };
+    let guest = Guest::new(Code::new().undefined());
+    let config = VmConfig::try_from(Asked { vsock: Some(vsock), ..asked(&guest) }).unwrap();
+    let machine = Machine::new(config).unwrap().load().unwrap().boot().unwrap();
+    host.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert_eq!(host.read(&mut [0]).unwrap(), 0);
+    assert_eq!(machine.wait(), Halt::Reset);
+}
+
+#[test]
 fn the_probe_agrees_with_the_processor() {
     if !kvm() {
         return;

@@ -3,6 +3,8 @@
 
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
+/// First word of the vendor's name, leaf 0: AuthenticAMD, HygonGenuine.
+const AMD: [u32; 2] = [u32::from_le_bytes(*b"Auth"), u32::from_le_bytes(*b"Hygo")];
 /// Leaf 1, Intel SDM volume 2, CPUID.
 const ECX1_MONITOR: u32 = 1 << 3;
 const ECX1_VMX: u32 = 1 << 5;
@@ -33,7 +35,13 @@ pub(crate) struct Vcpu {
 /// The guest's CPUID. Every vCPU is a core of its own in one package.
 pub(crate) fn tailor(supported: &[kvm_cpuid_entry2], vcpu: Vcpu) -> Vec<kvm_cpuid_entry2> {
     let mut entries: Vec<_> = supported.iter().filter(|entry| !is_absent(entry.function)).copied().collect();
-    entries.iter_mut().for_each(|entry| adjust(entry, vcpu));
+    let amd = supported.iter().any(|entry| entry.function == 0 && AMD.contains(&entry.ebx));
+    for entry in &mut entries {
+        adjust(entry, vcpu);
+        if amd {
+            adjust_amd(entry, vcpu);
+        }
+    }
     if supported.iter().any(|entry| entry.function == 0xb) {
         entries.extend(topology(vcpu));
     }
@@ -73,9 +81,6 @@ fn adjust(entry: &mut kvm_cpuid_entry2, vcpu: Vcpu) {
         (0x4, _) if entry.eax & 0x1f != 0 => {
             entry.eax = (entry.eax & 0x3fff) | (sharers(entry.eax, count) << 14) | ((count - 1) << 26);
         }
-        (0x8000_001d, _) if entry.eax & 0x1f != 0 => {
-            entry.eax = (entry.eax & 0x3fff) | (sharers(entry.eax, count) << 14);
-        }
         (0x6, _) => {
             *entry = kvm_cpuid_entry2 { eax: EAX6_ARAT, ebx: 0, ecx: 0, edx: 0, ..*entry };
         }
@@ -83,9 +88,21 @@ fn adjust(entry: &mut kvm_cpuid_entry2, vcpu: Vcpu) {
             entry.ebx &= !EBX7_ABSENT;
             entry.edx &= !EDX7_ABSENT;
         }
-        (0x8000_0001, _) => entry.ecx = with(entry.ecx & !ECX81_ABSENT, ECX81_CMP_LEGACY, 1 < count),
+        (0x8000_0001, _) => entry.ecx &= !ECX81_ABSENT,
+        _ => (),
+    }
+}
+
+/// AMD's way to say the topology.
+fn adjust_amd(entry: &mut kvm_cpuid_entry2, vcpu: Vcpu) {
+    let (id, count) = (u32::from(vcpu.id), u32::from(vcpu.count));
+    match (entry.function, entry.index) {
+        (0x8000_0001, _) => entry.ecx = with(entry.ecx, ECX81_CMP_LEGACY, 1 < count),
         // Threads less one, and how many bits of the APIC id they take.
         (0x8000_0008, _) => entry.ecx = (count - 1) | (id_bits(count) << 12),
+        (0x8000_001d, _) if entry.eax & 0x1f != 0 => {
+            entry.eax = (entry.eax & 0x3fff) | (sharers(entry.eax, count) << 14);
+        }
         // Extended APIC id; core id, one thread a core; one node.
         (0x8000_001e, _) => (entry.eax, entry.ebx, entry.ecx) = (id, id, 0),
         _ => (),
@@ -136,7 +153,8 @@ mod tests {
         let all: Vec<_> = [1, 4, 6, 7, 0xa, 0xb, 0x8000_0001, 0x8000_0008, 0x8000_000a, 0x8000_001e]
             .map(|function| entry(function, 0, u32::MAX))
             .into();
-        let got = tailor(&all, vcpu);
+        let vendor = kvm_cpuid_entry2 { ebx: AMD[0], ..entry(0, 0, 0) };
+        let got = tailor(&[&[vendor][..], &all].concat(), vcpu);
         let hits: Vec<_> = got.iter().filter(|e| e.function == function && e.index == index).collect();
         assert!(hits.len() <= 1, "one answer for {function:#x}.{index}");
         hits.first().map_or(entry(function, index, 0), |e| **e)

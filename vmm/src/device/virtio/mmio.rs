@@ -284,13 +284,15 @@ impl Transport {
 impl Woken for Transport {
     fn wake(&mut self, why: Wake) {
         let known = !matches!(why, Wake::Queue(queue) if self.queues.len() <= usize::from(queue));
-        if self.state.phase != Phase::Live || self.state.needs_reset || !known {
-            return;
+        if self.state.phase == Phase::Live && !self.state.needs_reset && known {
+            match self.serve(why) {
+                Ok(Drained::Empty) => (),
+                Ok(Drained::More) => self.wiring.events.again(),
+                Err(_) => self.poison(),
+            }
         }
-        match self.serve(why) {
-            Ok(Drained::Empty) => (),
-            Ok(Drained::More) => self.wiring.events.again(),
-            Err(_) => self.poison(),
+        if why == Wake::Last {
+            self.device.end();
         }
     }
 }

@@ -43,11 +43,16 @@ pub(crate) enum Wake {
     Last,
 }
 
-/// A device behind a transport. Its methods are called only while the driver says DRIVER_OK.
+/// A device behind a transport.
 pub(crate) trait Device: Send {
-    /// Does a bounded amount of work. An error costs the device: DEVICE_NEEDS_RESET.
+    /// Does a bounded amount of work. Called only while the driver says DRIVER_OK. An error costs the
+    /// device: DEVICE_NEEDS_RESET.
     fn serve(&mut self, why: Wake, rings: &mut Rings<'_>) -> Result<Drained, Violation>;
 
     /// Forgets everything about the driver.
     fn reset(&mut self);
+
+    /// The machine is over: lets go of what somebody on the host may be waiting for. Called last, in any
+    /// state of the driver.
+    fn end(&mut self) {}
 }

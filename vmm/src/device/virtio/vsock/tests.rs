@@ -338,6 +338,7 @@ fn the_last_words_reach_the_socket() {
     bench.tx.write(TX_BUFFER + HEAD_SIZE as u64, b"end");
     bench.tx.post_chain(0, &[(TX_BUFFER, HEAD_SIZE as u32 + 3, 0)]);
     bench.wake(Wake::Last).unwrap();
+    bench.vsock.end();
     let mut got = Vec::new();
     host.read_to_end(&mut got).unwrap();
     assert_eq!(got, b"end");

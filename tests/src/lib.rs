@@ -1,6 +1,7 @@
 //! The kit of the black-box tests: real binaries, real images, pods that are cleaned up.
 //!
 //! The binaries are taken from `HULL_BIN`, else from the release folder of this workspace's build.
+#![forbid(unsafe_code)]
 
 pub mod hull;
 pub mod image;

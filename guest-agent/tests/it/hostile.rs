@@ -165,10 +165,10 @@ fn links_of_the_image_do_not_reach_the_host() {
     let image = Image::new();
     fs::remove_dir_all(image.path("etc")).unwrap();
     symlink(victim.path(), image.path("etc")).unwrap();
-    symlink(victim.path(), image.path("work")).unwrap();
+    symlink(victim.path(), image.path("link")).unwrap();
     for flavour in FLAVOURS {
         let mut spec = app(&["true"]);
-        spec.working_directory = "/work/made".into();
+        spec.working_directory = "/link/made".into();
         run(flavour, &image, spec);
         assert_eq!(fs::read_dir(victim.path()).unwrap().count(), 0, "{flavour:?}");
     }

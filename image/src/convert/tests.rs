@@ -1,3 +1,4 @@
+//! Converts arbitrary entries, and lets fsck.erofs judge what comes out.
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;

@@ -1,3 +1,4 @@
+//! Archives, well made and not.
 use proptest::prelude::*;
 use tar::Header;
 

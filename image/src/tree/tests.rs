@@ -1,3 +1,4 @@
+//! Layers on layers, as changes to a tree.
 use super::{Extent, New, NodeId, NodeKind, Refusal, Tree, TreePath};
 use crate::attributes::Attributes;
 

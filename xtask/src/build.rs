@@ -1,8 +1,9 @@
 //! Builds the workspace's programs the way they are shipped, and says where they are.
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use crate::error::{Result, usage};
+use crate::kernel::{self, Flavour};
 use crate::paths::Paths;
 use crate::tool;
 
@@ -27,11 +28,18 @@ pub(crate) fn run(arguments: &[String], paths: &Paths) -> Result<ExitCode> {
 /// Release builds of [`PROGRAMS`]; returns the folder that holds them. Cargo decides what is
 /// left to do.
 pub(crate) fn programs(paths: &Paths) -> Result<PathBuf> {
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(&paths.checkout).args(["build", "--release", "--target-dir"]).arg(&paths.target);
+    let mut cargo = tool::cargo(paths, &["build", "--release"]);
     for program in PROGRAMS {
         cargo.args(["--package", program]);
     }
     tool::run(&mut cargo)?;
     Ok(paths.release())
+}
+
+/// [`programs`] with the guest kernel beside them: an installation that hull finds by itself.
+pub(crate) fn installation(paths: &Paths) -> Result<PathBuf> {
+    let kernel = kernel::ensure(Flavour::Guest, paths)?;
+    let folder = programs(paths)?;
+    kernel::link(&kernel, &folder.join("vmlinux"))?;
+    Ok(folder)
 }

@@ -1,11 +1,13 @@
 //! `cargo xtask`: builds, tests and measures hull. Every command has a file or folder of its own.
 #![forbid(unsafe_code)]
 mod build;
+mod demo;
 mod error;
 mod install;
 mod kernel;
 mod lab;
 mod paths;
+mod test;
 mod tool;
 
 use std::process::ExitCode;
@@ -22,6 +24,8 @@ struct Command {
 }
 
 const COMMANDS: &[Command] = &[
+    Command { name: "test", about: "everything that a change must pass", help: test::HELP, run: test::run },
+    Command { name: "demo", about: "make a real image and run it as pods", help: demo::HELP, run: demo::run },
     Command { name: "build", about: "build hull's programs for release", help: build::HELP, run: build::run },
     Command {
         name: "kernel",

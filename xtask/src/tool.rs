@@ -6,6 +6,7 @@ use hull_errors::Doing;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use crate::error::{Error, Kind, Result};
+use crate::paths::Paths;
 
 /// Says on stderr what is about to happen; stdout belongs to results.
 pub(crate) fn say(what: impl std::fmt::Display) {
@@ -38,6 +39,13 @@ fn verdict(command: &Command, status: ExitStatus) -> Result<()> {
         true => Ok(()),
         false => Err(Error::new(Kind::Failed, format!("run {}: {status}", shown(command)))),
     }
+}
+
+/// Cargo in the workspace, with the target folder that this program came from.
+pub(crate) fn cargo(paths: &Paths, words: &[&str]) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(&paths.checkout).env("CARGO_TARGET_DIR", &paths.target).args(words);
+    cargo
 }
 
 /// The command as a person would type it, quotes left out.

@@ -157,7 +157,7 @@ fn lock(home: &Path) -> Result<fs::File> {
 }
 
 /// Points `link` at `image` by a rename, so that it never dangles.
-fn link(image: &Path, link: &Path) -> Result<()> {
+pub(crate) fn link(image: &Path, link: &Path) -> Result<()> {
     if fs::read_link(link).is_ok_and(|current| current == image) {
         return Ok(());
     }

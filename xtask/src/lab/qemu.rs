@@ -19,9 +19,13 @@ pub(crate) const PACKAGES: &[&str] = &["binutils", "qemu-system-x86", "util-linu
 const CPU: &str =
     "max,-la57,-erms,-xsave,-xsaveopt,-xgetbv1,-avx,-avx2,-f16c,-fma,-mpx,-pku,-vaes,-vpclmulqdq";
 
+/// `kvm.tsc_tolerance_ppm`: without constant TSC, KVM remembers the TSC's frequency as it was when KVM
+/// started, and calls a guest that runs at the refined one too fast for this host; its time then stands
+/// still for KVM, and each of its timers comes seconds late. The two always are one clock here.
 /// SELinux is compiled in and waits for `--append selinux=1`: the later word wins.
 const KERNEL_LINE: &str = "console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable no_timer_check \
-    nowatchdog rcupdate.rcu_expedited=1 cryptomgr.notests audit=0 random.trust_cpu=1 selinux=0";
+    nowatchdog rcupdate.rcu_expedited=1 cryptomgr.notests audit=0 random.trust_cpu=1 selinux=0 \
+    kvm.tsc_tolerance_ppm=500000";
 
 /// 9p tags of the machine's own root, read-only, and of the exchange folder.
 pub(crate) const ROOT_TAG: &str = "root";

@@ -94,19 +94,14 @@ fn the_agent_is_out_of_reach() {
 }
 
 #[test]
-fn a_chroot_is_no_way_out() {
-    // The classic: leave a new root behind while the working directory is outside of it.
+fn above_the_root_is_the_root() {
     let image = Image::new();
-    symlink("busybox", image.path("bin/pivot")).unwrap();
-    let script = "mkdir /jail; chroot /jail /nope 2>/dev/null; cd /; cd ../../../../../..; ls; ls /..";
+    let script = "mkdir /jail; chroot /jail /nope 2>/dev/null; cd ../../../../../..; ls; ls /..";
     for flavour in FLAVOURS {
         let ran = run(flavour, &image, shell(script));
-        assert!(
-            !ran.text(2).contains("hull-agent") && !ran.text(2).contains("apps"),
-            "{flavour:?}: {}",
-            ran.text(2)
-        );
-        assert!(ran.text(2).contains("jail"), "{flavour:?}");
+        let names: std::collections::BTreeSet<_> = ran.text(2).lines().map(str::to_owned).collect();
+        let want = ["bin", "dev", "etc", "jail", "lib", "proc", "sys", "tmp"].map(String::from);
+        assert_eq!(names, want.into(), "{flavour:?}");
     }
 }
 

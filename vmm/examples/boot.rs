@@ -1,5 +1,5 @@
 //! Boots a kernel from the command line, to try a machine without a pod:
-//! `boot KERNEL [init=FILE] [disk=FILE] [rodisk=FILE] [ram=MIB] [vcpus=N] [vsock] [rng] [console] [cmd=WORDS]`
+//! `boot KERNEL [init=FILE] [disk=FILE] [rodisk=FILE] [pmem=FILE] [ram=MIB] [vcpus=N] [vsock] [rng] [console] [cmd=WORDS]`
 //! A vsock is port 1024, echoed. Prints how the machine ended, and exits with the guest's code.
 #![forbid(unsafe_code)]
 
@@ -26,8 +26,8 @@ fn main() {
 
 fn run() -> Fallible<u8> {
     let start = Instant::now();
-    let asked = parse()?;
-    let machine = Machine::new(VmConfig::try_from(asked)?)?;
+    let (asked, pmem) = parse()?;
+    let machine = Machine::new(VmConfig::try_from(asked)?.with_pmem(pmem)?)?;
     let created = start.elapsed();
     let machine = machine.load()?;
     let (loaded, copied) = (start.elapsed(), machine.kernel_bytes_copied());
@@ -42,7 +42,7 @@ fn run() -> Fallible<u8> {
     })
 }
 
-fn parse() -> Fallible<Asked> {
+fn parse() -> Fallible<(Asked, Vec<File>)> {
     let mut words = std::env::args().skip(1);
     let kernel = File::open(words.next().ok_or("name a kernel")?)?;
     let mut asked = Asked {
@@ -56,6 +56,7 @@ fn parse() -> Fallible<Asked> {
         rng: false,
         console: None,
     };
+    let mut pmem = Vec::new();
     for word in words {
         match word.split_once('=').unwrap_or((&word, "")) {
             ("init", path) => asked.initramfs.push(file("init", path)?),
@@ -64,6 +65,7 @@ fn parse() -> Fallible<Asked> {
                 asked.disks.push(Disk { file, read_only: false });
             }
             ("rodisk", path) => asked.disks.push(Disk { file: File::open(path)?, read_only: true }),
+            ("pmem", path) => pmem.push(File::open(path)?),
             ("ram", mib) => asked.ram_mib = mib.parse()?,
             ("vcpus", count) => asked.vcpus = count.parse()?,
             ("vsock", _) => asked.vsock = Some(Vsock { ports: vec![echo()?] }),
@@ -74,7 +76,7 @@ fn parse() -> Fallible<Asked> {
             (path, host) => asked.initramfs.push(file(path, host)?),
         }
     }
-    Ok(asked)
+    Ok((asked, pmem))
 }
 
 fn file(path: &str, host: &str) -> Fallible<InitramfsFile> {

@@ -15,6 +15,7 @@ use crate::config::SizedDisk;
 use crate::device::serial::Serial;
 use crate::device::virtio::block::{Backend, Block};
 use crate::device::virtio::mmio::{Transport, Wiring};
+use crate::device::virtio::pmem::Pmem;
 use crate::device::virtio::rng::Rng;
 use crate::device::virtio::vsock::Vsock;
 use crate::device::virtio::{Device, Spec};
@@ -30,6 +31,8 @@ use crate::memory::GuestRam;
 pub(crate) struct Wanted {
     pub vcpus: u8,
     pub disks: Vec<SizedDisk>,
+    /// Where the images are mapped already.
+    pub images: Vec<Region>,
     pub vsock: Option<Vec<(u32, UnixStream)>>,
     pub rng: bool,
     pub console: Option<File>,
@@ -82,7 +85,7 @@ pub(crate) fn create_irqchip(vm: &VmFd) -> Result<(), Error> {
     vm.enable_cap(&split).doing(Kind::UnfitKvm, doing)
 }
 
-/// Attaches the devices in the order in which the guest finds them: disks, vsock, rng.
+/// Attaches the devices in the order in which the guest finds them: disks, images, vsock, rng.
 pub(crate) fn attach(
     wanted: Wanted,
     vm: &Arc<VmFd>,
@@ -90,7 +93,10 @@ pub(crate) fn attach(
     entropy: &File,
 ) -> Result<Board, Error> {
     let serial = wanted.console.is_some();
-    let virtio_count = wanted.disks.len() + usize::from(wanted.vsock.is_some()) + usize::from(wanted.rng);
+    let virtio_count = wanted.disks.len()
+        + wanted.images.len()
+        + usize::from(wanted.vsock.is_some())
+        + usize::from(wanted.rng);
     let pins = Pins::plan(virtio_count, serial);
     let ioapic = Ioapic::new(Arc::clone(vm), pins.count, wanted.vcpus);
     let mut attaching = Attaching {
@@ -111,6 +117,9 @@ pub(crate) fn attach(
         let block = Block::new(Backend::new(disk.file, disk.sectors, disk.read_only, index));
         let spec = block.spec();
         attaching.virtio(spec, |_| Box::new(block));
+    }
+    for region in wanted.images {
+        attaching.virtio(Pmem::spec(region), |_| Box::new(Pmem));
     }
     if let Some(ports) = wanted.vsock {
         attaching.virtio(Vsock::spec(), |events| Box::new(Vsock::new(ports, events)));

@@ -10,7 +10,7 @@ use hull_errors::Doing;
 use crate::boot::initramfs::InitramfsFile;
 use crate::device::virtio::block;
 use crate::error::{Error, Kind};
-use crate::layout::{DEVICES_MAX, RAM_MIB_MAX, RAM_MIB_MIN, VCPUS_MAX};
+use crate::layout::{DEVICES_MAX, IMAGE_SIZE_MAX, RAM_MIB_MAX, RAM_MIB_MIN, VCPUS_MAX};
 
 /// A machine as the caller wants it. Everything is an open file: the machine opens no path of the
 /// caller's.
@@ -65,6 +65,13 @@ pub(crate) struct SizedDisk {
     pub sectors: u64,
 }
 
+/// A read-only image whose size is known.
+#[derive(Debug)]
+pub(crate) struct SizedImage {
+    pub file: File,
+    pub bytes: u64,
+}
+
 /// A machine that can be built.
 #[derive(Debug)]
 pub struct VmConfig {
@@ -74,6 +81,7 @@ pub struct VmConfig {
     pub(crate) initramfs: Vec<InitramfsFile>,
     pub(crate) cmdline: String,
     pub(crate) disks: Vec<SizedDisk>,
+    pub(crate) images: Vec<SizedImage>,
     pub(crate) vsock: Option<Vec<(u32, UnixStream)>>,
     pub(crate) rng: bool,
     pub(crate) console: Option<File>,
@@ -85,21 +93,53 @@ impl TryFrom<Asked> for VmConfig {
     fn try_from(asked: Asked) -> Result<Self, Error> {
         within("vCPUs", asked.vcpus.into(), 1, VCPUS_MAX.into())?;
         within("MiB of RAM", asked.ram_mib, RAM_MIB_MIN, RAM_MIB_MAX)?;
-        let devices = asked.disks.len() + usize::from(asked.vsock.is_some()) + usize::from(asked.rng);
-        if DEVICES_MAX < devices {
-            return Err(bad(&format!("{devices} devices, at most {DEVICES_MAX} are possible")));
-        }
-        Ok(Self {
+        let config = Self {
             vcpus: asked.vcpus,
             ram_mib: asked.ram_mib,
             kernel: asked.kernel,
             initramfs: asked.initramfs,
             cmdline: asked.cmdline,
             disks: (0..).zip(asked.disks).map(|(index, disk)| size(index, disk)).collect::<Result<_, _>>()?,
+            images: Vec::new(),
             vsock: asked.vsock.map(check_ports).transpose()?,
             rng: asked.rng,
             console: asked.console,
-        })
+        };
+        config.check_device_count()?;
+        Ok(config)
+    }
+}
+
+impl VmConfig {
+    /// Adds read-only images that the guest sees as persistent memory: `/dev/pmem0`, `/dev/pmem1`, and so
+    /// on. With DAX the guest reads the host's page cache, which all machines share. The files must not
+    /// become shorter while the machine lives. Each costs the guest 1/64 of its size in RAM.
+    ///
+    /// # Errors
+    /// `Config` for an empty or too large file, or too many devices.
+    pub fn with_pmem(mut self, files: Vec<File>) -> Result<Self, Error> {
+        for file in files {
+            let index = self.images.len();
+            let doing = || format!("find out the size of image {index}");
+            let bytes = file.metadata().doing(Kind::Config, doing)?.len();
+            if bytes == 0 || IMAGE_SIZE_MAX < bytes {
+                return Err(bad(&format!(
+                    "image {index} has {bytes} bytes, 1 to {IMAGE_SIZE_MAX} are possible"
+                )));
+            }
+            self.images.push(SizedImage { file, bytes });
+        }
+        self.check_device_count()?;
+        Ok(self)
+    }
+
+    fn check_device_count(&self) -> Result<(), Error> {
+        let single = usize::from(self.vsock.is_some()) + usize::from(self.rng);
+        let devices = self.disks.len() + self.images.len() + single;
+        if DEVICES_MAX < devices {
+            return Err(bad(&format!("{devices} devices, at most {DEVICES_MAX} are possible")));
+        }
+        Ok(())
     }
 }
 
@@ -177,6 +217,11 @@ mod tests {
         check(|a| a.ram_mib = u32::MAX, "MiB of RAM");
         check(|a| a.disks = vec![disk(1024), disk(1025)], "disk 1 has 1025 bytes");
         check(|a| a.disks = (0..33).map(|_| disk(512)).collect(), "33 devices");
+        let config = || VmConfig::try_from(asked()).unwrap();
+        let empty = vec![tempfile::tempfile().unwrap()];
+        assert!(config().with_pmem(empty).unwrap_err().to_string().contains("image 0 has 0 bytes"));
+        let many = (0..33).map(|_| disk(512).file).collect();
+        assert!(config().with_pmem(many).unwrap_err().to_string().contains("33 devices"));
         let port = |port| VsockPort { port, stream: UnixStream::pair().unwrap().0 };
         check(|a| a.vsock = Some(Vsock { ports: vec![port(5), port(5)] }), "port 5 is asked for twice");
     }

@@ -18,6 +18,7 @@ use crate::boot::{self, BootData};
 use crate::config::VmConfig;
 use crate::error::{Error, Kind};
 use crate::events::{Events, Woken};
+use crate::layout::{image_regions, ram_regions};
 use crate::memory::GuestRam;
 use crate::probe;
 use crate::vcpu::run::{Shared, run};
@@ -105,8 +106,14 @@ impl Machine<Cold> {
         let kvm = probe::open()?;
         let vm = Arc::new(assembly::create_vm(&kvm)?);
         // RAM comes before the interrupt controller: the other way round KVM takes milliseconds for it.
-        let ram = Arc::new(GuestRam::new(&crate::layout::ram_regions(config.ram_mib))?);
+        let mut ram = GuestRam::new(&ram_regions(config.ram_mib))?;
+        let sizes: Vec<u64> = config.images.iter().map(|image| image.bytes).collect();
+        let images = image_regions(config.ram_mib, &sizes);
+        for (image, region) in config.images.iter().zip(&images) {
+            ram.add_image(&image.file, *region)?;
+        }
         ram.register(&vm)?;
+        let ram = Arc::new(ram);
         assembly::create_irqchip(&vm)?;
         assembly::disable_pmu(&vm)?;
         let entropy = File::open("/dev/urandom").doing(Kind::Host, || "open /dev/urandom".to_owned())?;
@@ -114,6 +121,7 @@ impl Machine<Cold> {
         let wanted = assembly::Wanted {
             vcpus,
             disks: config.disks,
+            images,
             vsock: config.vsock,
             rng: config.rng,
             console: config.console,

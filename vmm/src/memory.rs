@@ -1,15 +1,18 @@
-//! Guest RAM: its mapping, its KVM slots, and the one door from a guest's claim to bytes.
+//! Guest memory: its mappings, its KVM slots, and the doors from a guest's claim to bytes.
 #![expect(
     unsafe_code,
     reason = "vm-memory cannot align an anonymous mapping to huge pages, and handing RAM to KVM is unsafe \
               in kvm-ioctls"
 )]
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use hull_errors::Doing;
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
@@ -57,12 +60,14 @@ impl Claimed {
     }
 }
 
-/// The guest's RAM. Its bytes are volatile: the guest may change them at any time.
+/// The guest's RAM, and the images that it sees as memory. RAM's bytes are volatile: the guest may change
+/// them at any time. An image's are read-only, for the guest by its KVM slot and for us by its mapping.
 #[derive(Debug)]
 pub(crate) struct GuestRam {
-    // Dropped first: it points into the mappings.
+    // Dropped first: they point into the mappings.
     memory: GuestMemoryMmap,
-    _mappings: Vec<Mapping>,
+    images: GuestMemoryMmap,
+    mappings: Vec<Mapping>,
 }
 
 impl GuestRam {
@@ -78,23 +83,35 @@ impl GuestRam {
         }
         let memory = GuestMemoryMmap::from_regions(parts)
             .doing(Kind::Host, || "put the guest's RAM together".to_owned())?;
-        Ok(Self { memory, _mappings: mappings })
+        Ok(Self { memory, images: GuestMemoryMmap::new(), mappings })
     }
 
-    /// Hands the RAM to KVM, one slot for each region.
+    /// Adds the file as memory at `region`, which is no shorter than it; behind the file's end is zero.
+    /// Its pages are the page cache's, so that all machines on a host share one copy.
+    pub(crate) fn add_image(&mut self, file: &File, region: Region) -> Result<(), Error> {
+        let doing = || format!("map an image of {} MiB", region.size >> 20);
+        let (mapping, part) = map_image(file, region).doing(Kind::Host, doing)?;
+        self.images = self.images.insert_region(Arc::new(part)).doing(Kind::Host, doing)?;
+        self.mappings.push(mapping);
+        Ok(())
+    }
+
+    /// Hands the memory to KVM, one slot for each region.
     pub(crate) fn register(&self, vm: &VmFd) -> Result<(), Error> {
-        for (slot, region) in (0..).zip(self.memory.iter()) {
+        let ram = self.memory.iter().map(|region| (region, 0));
+        let images = self.images.iter().map(|region| (region, KVM_MEM_READONLY));
+        for (slot, (region, flags)) in (0..).zip(ram.chain(images)) {
             let slot = kvm_userspace_memory_region {
                 slot,
-                flags: 0,
+                flags,
                 guest_phys_addr: region.start_addr().0,
                 memory_size: region.len(),
                 userspace_addr: region.as_ptr() as u64,
             };
-            // SAFETY: the range is a mapping of ours that nothing but `Drop` unmaps, and the machine
-            // drops the VM before the RAM; all other access to it is volatile.
+            // SAFETY: the range is a mapping of ours that nothing but `Drop` unmaps, and KVM forgets
+            // what is unmapped; all other access to it is volatile.
             unsafe { vm.set_user_memory_region(slot) }
-                .doing(Kind::Host, || "register guest RAM with KVM".to_owned())?;
+                .doing(Kind::Host, || "register guest memory with KVM".to_owned())?;
         }
         Ok(())
     }
@@ -103,7 +120,15 @@ impl GuestRam {
         &self.memory
     }
 
-    /// The one door from claim to bytes.
+    /// From a claim to bytes that may be read, by system calls only: the file below an image may have
+    /// become shorter, and then touching it is a signal.
+    pub(crate) fn admit_for_syscall(&self, claim: Claimed) -> Result<VolatileSlice<'_>, BadClaim> {
+        self.admit(claim).or_else(|bad| {
+            self.images.get_slice(GuestAddress(claim.first), claim.len as usize).map_err(|_| bad)
+        })
+    }
+
+    /// From a claim to bytes that may be read and written.
     pub(crate) fn admit(&self, claim: Claimed) -> Result<VolatileSlice<'_>, BadClaim> {
         self.memory
             .get_slice(GuestAddress(claim.first), claim.len as usize)
@@ -132,20 +157,48 @@ impl Drop for Mapping {
 }
 
 fn map_region(region: Region) -> io::Result<(Mapping, GuestRegionMmap)> {
+    let (mapping, first, size) = map_aligned(region)?;
+    advise(first, size, libc::MADV_HUGEPAGE);
+    advise(first, size, libc::MADV_DONTDUMP);
+    Ok((mapping, part(first, size, PROTECTION, FLAGS, region)?))
+}
+
+fn map_image(file: &File, region: Region) -> io::Result<(Mapping, GuestRegionMmap)> {
+    let len = usize::try_from(file.metadata()?.len().min(region.size)).map_err(io::Error::other)?;
+    let (mapping, first, size) = map_aligned(region)?;
+    let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+    // SAFETY: `len` is not above the size of the range, which is ours and which nobody uses yet.
+    let placed = unsafe { libc::mmap(first.cast(), len, libc::PROT_READ, flags, file.as_raw_fd(), 0) };
+    if placed == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((mapping, part(first, size, libc::PROT_READ, libc::MAP_SHARED, region)?))
+}
+
+/// A mapping with a range for `region` in it that begins at a huge page's boundary.
+fn map_aligned(region: Region) -> io::Result<(Mapping, *mut u8, usize)> {
     let size = usize::try_from(region.size).map_err(io::Error::other)?;
     let mapping = map_anonymous(size.checked_add(HUGE_PAGE).ok_or(io::ErrorKind::OutOfMemory)?)?;
     let first = mapping.first.as_ptr().cast::<u8>();
     let skip = first.align_offset(HUGE_PAGE);
     // SAFETY: `skip` is below HUGE_PAGE, so that `skip + size` is inside the mapping.
     let first = unsafe { first.add(skip) };
-    advise(first, size, libc::MADV_HUGEPAGE);
-    advise(first, size, libc::MADV_DONTDUMP);
-    let builder = MmapRegionBuilder::new(size).with_mmap_prot(PROTECTION).with_mmap_flags(FLAGS);
-    // SAFETY: the range is mapped with just these flags, and stays so while `mapping` lives.
+    Ok((mapping, first, size))
+}
+
+/// What vm-memory knows of a range that is mapped already.
+fn part(
+    first: *mut u8,
+    size: usize,
+    protection: i32,
+    flags: i32,
+    region: Region,
+) -> io::Result<GuestRegionMmap> {
+    let builder = MmapRegionBuilder::new(size).with_mmap_prot(protection).with_mmap_flags(flags);
+    // SAFETY: the range is mapped, and stays so while its `Mapping` lives, which `GuestRam` keeps.
     let builder = unsafe { builder.with_raw_mmap_pointer(first) };
-    let part = GuestRegionMmap::new(builder.build().map_err(io::Error::other)?, GuestAddress(region.first))
-        .ok_or_else(|| io::Error::other("the region wraps"))?;
-    Ok((mapping, part))
+    GuestRegionMmap::new(builder.build().map_err(io::Error::other)?, GuestAddress(region.first))
+        .ok_or_else(|| io::Error::other("the region wraps"))
 }
 
 fn map_anonymous(len: usize) -> io::Result<Mapping> {
@@ -179,6 +232,22 @@ mod tests {
         let slice = ram.admit(Claimed::new(0, 4096).unwrap()).unwrap();
         assert_eq!(slice.ptr_guard().as_ptr() as usize % HUGE_PAGE, 0);
         assert_eq!(ram.memory().read_obj::<u64>(GuestAddress(0x1f_fff8)).unwrap(), 0);
+    }
+
+    #[test]
+    fn an_image_is_readable_to_its_end_and_zero_behind() {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, &[7; 5000]).unwrap();
+        let mut ram = ram();
+        let region = Region { first: 4 << 30, size: 2 << 20 };
+        ram.add_image(&file, region).unwrap();
+        let claim = Claimed::new(region.first + 4999, 2).unwrap();
+        let mut got = [9_u8; 2];
+        ram.admit_for_syscall(claim).unwrap().copy_to(&mut got);
+        assert_eq!(got, [7, 0]);
+        // Nothing writes to it.
+        assert!(ram.admit(claim).is_err());
+        assert!(ram.admit_for_syscall(Claimed::new(region.first + (2 << 20) - 1, 2).unwrap()).is_err());
     }
 
     #[test]

@@ -15,8 +15,9 @@ use crate::memory::GuestRam;
 const API_VERSION: i32 = 12;
 
 /// What every machine needs of KVM.
-const NEEDED: [(Cap, &str); 6] = [
+const NEEDED: [(Cap, &str); 7] = [
     (Cap::UserMemory, "user memory"),
+    (Cap::ReadonlyMem, "read-only memory"),
     (Cap::SplitIrqchip, "a split interrupt controller"),
     (Cap::SignalMsi, "message signalled interrupts"),
     (Cap::ExtCpuid, "CPUID of the guest's own"),

@@ -25,6 +25,8 @@ impl Region {
 pub const VCPUS_MAX: u8 = 64;
 /// Least RAM in MiB: a kernel, its page structures and an agent.
 pub const RAM_MIB_MIN: u32 = 32;
+/// Largest image in bytes: what Linux needs to describe it comes from the guest's RAM, 1/64 of its size.
+pub(crate) const IMAGE_SIZE_MAX: u64 = 64 << 30;
 /// Most RAM in MiB.
 pub const RAM_MIB_MAX: u32 = 512 * 1024;
 
@@ -111,6 +113,21 @@ pub(crate) fn ram_regions(mib: u32) -> Vec<Region> {
     regions
 }
 
+/// Linux maps persistent memory in pieces of this size (`SUBSECTION_SIZE`, include/linux/mmzone.h).
+const IMAGE_ALIGNMENT: u64 = 2 * MIB;
+
+/// Where images of these sizes in bytes lie, one behind the other, above all RAM.
+pub(crate) fn image_regions(ram_mib: u32, sizes: &[u64]) -> Vec<Region> {
+    let ram_end = ram_regions(ram_mib).into_iter().map(Region::end).max().unwrap_or(0);
+    let mut first = ram_end.max(MMIO_GAP.end()).next_multiple_of(IMAGE_ALIGNMENT);
+    let place = |bytes: &u64| {
+        let region = Region { first, size: bytes.next_multiple_of(IMAGE_ALIGNMENT) };
+        first = region.end();
+        region
+    };
+    sizes.iter().map(place).collect()
+}
+
 /// The window of the `index`-th virtio device.
 pub(crate) fn virtio_window(index: usize) -> Region {
     assert!(index < DEVICES_MAX, "the configuration limits the devices");
@@ -120,6 +137,16 @@ pub(crate) fn virtio_window(index: usize) -> Region {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn images_lie_above_ram() {
+        let image = |first, size| Region { first, size };
+        assert_eq!(
+            image_regions(256, &[1, 3 * MIB]),
+            [image(4 << 30, 2 * MIB), image((4 << 30) + 2 * MIB, 4 * MIB)]
+        );
+        assert_eq!(image_regions(3073, &[1]), [image((4 << 30) + 2 * MIB, 2 * MIB)]);
+    }
 
     #[test]
     fn ram_leaves_the_gap_free() {

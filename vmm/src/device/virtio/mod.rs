@@ -3,6 +3,7 @@
 
 pub(crate) mod block;
 pub(crate) mod mmio;
+pub(crate) mod pmem;
 pub(crate) mod queue;
 pub(crate) mod rng;
 mod status;

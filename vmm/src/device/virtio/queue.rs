@@ -125,6 +125,14 @@ impl Buffers {
         self.0.iter().map(|claim| ram.admit(*claim)).collect()
     }
 
+    /// The same for bytes that are only given to a system call to read.
+    pub(crate) fn admit_for_syscall<'a>(
+        &self,
+        ram: &'a GuestRam,
+    ) -> Result<Vec<VolatileSlice<'a>>, BadClaim> {
+        self.0.iter().map(|claim| ram.admit_for_syscall(*claim)).collect()
+    }
+
     /// Copies out to `bytes`, which must not be longer than what is left; uses it up.
     pub(crate) fn read(&mut self, ram: &GuestRam, bytes: &mut [u8]) -> Result<(), BadClaim> {
         let mut done = 0;

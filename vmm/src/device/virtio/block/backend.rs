@@ -64,7 +64,11 @@ impl Backend {
         if end.is_none() || !len.is_multiple_of(SECTOR_SIZE) || DATA_MAX < len {
             return Err(Status::IoError);
         }
-        let slices = data.admit(ram).map_err(|_| Status::IoError)?;
+        let slices = match direction {
+            Direction::FileToGuest => data.admit(ram),
+            Direction::GuestToFile => data.admit_for_syscall(ram),
+        };
+        let slices = slices.map_err(|_| Status::IoError)?;
         // Below `sectors * SECTOR_SIZE`, which is the size of a file.
         let offset = sector * SECTOR_SIZE;
         transfer(&self.file, &slices, offset, direction).map_err(|_| Status::IoError)?;

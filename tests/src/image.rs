@@ -145,10 +145,8 @@ impl Builder {
             "app": { "exec": ["/bin/echo", "from", "the", "image"], "user": "0", "group": "0" },
         });
         let mut target = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
         let bytes = serde_json::to_vec(&manifest).expect("plain JSON");
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
+        let mut header = header(tar::EntryType::Regular, 0o644, bytes.len());
         target.append_data(&mut header, "manifest", bytes.as_slice()).expect("append to memory");
         for layer in &self.layers {
             let mut source = tar::Archive::new(layer.as_slice());
@@ -227,19 +225,13 @@ impl Layer {
     }
 
     pub fn symlink(mut self, path: &str, target: &str) -> Self {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::Symlink);
-        header.set_size(0);
-        header.set_mode(0o777);
+        let mut header = header(tar::EntryType::Symlink, 0o777, 0);
         self.0.append_link(&mut header, path, target).expect("append to memory");
         self
     }
 
     fn entry(mut self, path: &str, kind: tar::EntryType, mode: u32, bytes: &[u8]) -> Self {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_size(bytes.len() as u64);
-        header.set_mode(mode);
+        let mut header = header(kind, mode, bytes.len());
         self.0.append_data(&mut header, path, bytes).expect("append to memory");
         self
     }
@@ -247,4 +239,16 @@ impl Layer {
     fn finish(self) -> Vec<u8> {
         self.0.into_inner().expect("end of archive")
     }
+}
+
+/// An entry of root's, from 1970.
+fn header(kind: tar::EntryType, mode: u32, len: usize) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_size(len as u64);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header
 }

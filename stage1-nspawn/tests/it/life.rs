@@ -37,13 +37,13 @@ fn a_pod_runs_and_leaves_nothing() {
 fn the_pid_is_the_agents() {
     for flavour in FLAVOURS {
         let mut rig = Rig::new(flavour, &["echo ready; exec sleep 1000"]);
-        let mut child = rig.start("ready");
+        let mut started = rig.start("ready");
         let name = fs::read_to_string(format!("/proc/{}/comm", rig.read("pid"))).unwrap();
         assert_eq!(name, "hull-agent\n");
         let procs = fs::read_to_string(cgroup(&rig).join("app0/cgroup.procs")).unwrap();
         assert_eq!(procs.lines().count(), 1, "{flavour:?}");
-        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(128 + 15), "{flavour:?}");
+        started.signal(Signal::SIGTERM);
+        assert_eq!(started.wait().status.code(), Some(128 + 15), "{flavour:?}");
     }
 }
 
@@ -85,10 +85,10 @@ fn kill_9_leaves_no_process_and_no_mount() {
     for flavour in FLAVOURS {
         let script = "(setsid sleep 1000 &); sleep 1000 & echo ready; exec sleep 1000";
         let mut rig = Rig::new(flavour, &[script]);
-        let mut child = rig.start("ready");
+        let mut started = rig.start("ready");
         assert!(rig.traces().iter().any(|trace| trace.contains("sleep")), "{:?}", rig.traces());
-        child.kill().unwrap();
-        child.wait().unwrap();
+        started.signal(Signal::SIGKILL);
+        assert_eq!(started.child().wait().unwrap().code(), None);
         wait_until("nothing of the pod is left", || rig.traces().is_empty());
         // The empty cgroup is gc's.
         hull_pod::cgroup::remove(&cgroup(&rig)).unwrap();
@@ -99,9 +99,9 @@ fn kill_9_leaves_no_process_and_no_mount() {
 fn a_killed_agent_is_a_failed_pod() {
     for flavour in FLAVOURS {
         let mut rig = Rig::new(flavour, &["echo ready; exec sleep 1000"]);
-        let child = rig.start("ready");
+        let started = rig.start("ready");
         kill(Pid::from_raw(rig.read("pid").parse().unwrap()), Signal::SIGKILL).unwrap();
-        let output = child.wait_with_output().unwrap();
+        let output = started.wait();
         assert_eq!(output.status.code(), Some(254), "{flavour:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("the agent was killed by SIGKILL"));
         assert_eq!(rig.traces(), Vec::<String>::new(), "{flavour:?}");

@@ -8,9 +8,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use hull_pod::dir::{CONTRACT, MANIFEST};
+use hull_pod::dir::{CONTRACT, MANIFEST, SUBCGROUP};
 use hull_pod::manifest::{App, RuntimeApp, RuntimeImage};
 use hull_pod::{Contract, Flavour, Manifest, PodDir, PodId, Pods, contract};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Longest time that anything here may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -97,12 +99,13 @@ impl Rig {
     }
 
     /// Starts the pod and waits until it has written `word`.
-    pub fn start(&mut self, word: &str) -> Child {
-        let mut child = self.command().spawn().unwrap();
+    pub fn start(&mut self, word: &str) -> Started {
+        let child = self.command().spawn().unwrap();
+        let mut started = Started { child: Some(child), path: self.path.clone() };
         // Only the child holds the lock from now on.
         self.pod = None;
         let mut got = vec![];
-        let output = child.stdout.as_mut().unwrap();
+        let output = started.child().stdout.as_mut().unwrap();
         while !String::from_utf8_lossy(&got).contains(word) {
             let mut chunk = [0; 256];
             match output.read(&mut chunk).unwrap() {
@@ -110,7 +113,7 @@ impl Rig {
                 len => got.extend(&chunk[..len]),
             }
         }
-        child
+        started
     }
 
     /// The file of the pod directory.
@@ -135,6 +138,40 @@ impl Rig {
             }
         }
         found
+    }
+}
+
+/// A pod that runs. Killed when dropped, with whatever a failed test would leave.
+pub struct Started {
+    child: Option<Child>,
+    path: PathBuf,
+}
+
+impl Started {
+    pub fn child(&mut self) -> &mut Child {
+        self.child.as_mut().expect("the pod was not waited for")
+    }
+
+    pub fn signal(&mut self, signal: Signal) {
+        kill(Pid::from_raw(self.child().id().cast_signed()), signal).unwrap();
+    }
+
+    pub fn wait(mut self) -> Output {
+        let child = self.child.take().expect("a pod is waited for once");
+        child.wait_with_output().unwrap()
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill(); // Ended already is as good.
+            let _ = child.wait();
+        }
+        let cgroup = fs::read_to_string(self.path.join(SUBCGROUP)).unwrap_or_default();
+        if !cgroup.is_empty() {
+            let _ = hull_pod::cgroup::remove(cgroup.as_ref()); // The test has its own opinion of that.
+        }
     }
 }
 

@@ -66,7 +66,9 @@ fn usage(why: &clap::Error) -> ExitCode {
     let _ = why.print(); // A closed standard error leaves the exit code to tell.
     match why.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => ExitCode::from(2),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            ExitCode::from(2)
+        }
         _ => ExitCode::from(FAILURE),
     }
 }

@@ -36,9 +36,13 @@ fn run(pod: &Pod) -> Result<Verdict, Error> {
         let _raw = if pod.contract.interactive { terminal::Raw::enter()? } else { None };
         session.run(&signals)?
     };
-    // Where the agent did finish, nothing in the guest is worth waiting for: the process ends, and the
-    // machine with it.
-    session.conclude(end, || why_it_ended(machine.wait()))
+    let mut machine = Some(machine);
+    let verdict =
+        session.conclude(end, || machine.take().map_or_else(String::new, |m| why_it_ended(m.wait())));
+    // Where the agent did finish, nothing in the guest is worth waiting for. This process ends now, and
+    // the kernel takes the machine apart faster than we could.
+    std::mem::forget(machine);
+    verdict
 }
 
 fn boot(pod: &Pod, agents_end: UnixStream) -> Result<Machine<Live>, Error> {

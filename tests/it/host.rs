@@ -79,13 +79,15 @@ fn a_kvm_that_cannot_run_linux_is_named() {
     run_after(module).failure(&["kvm_pvm", "cannot run a stock Linux", "--stage1=nspawn"]);
 }
 
+/// What stays of an import that failed are blobs that were found right, for the next try; no half image, no
+/// pod.
 #[test]
 fn a_full_disk_leaves_nothing_half_done() {
     let small = tempfile::tempdir().unwrap();
     let reference = Image::standard().reference();
     let script = format!(
         "mount -t tmpfs -o size=600k none {0} && {1} --dir={0} prepare --stage1=fly {2} -- /bin/true; code=$?; \
-         find {0} -type f; {1} --dir={0} list --no-legend; exit $code",
+         find {0} -type f -not -path '{0}/images/blobs/*'; {1} --dir={0} list --no-legend; exit $code",
         small.path().display(),
         binaries().join("hull").display(),
         reference

@@ -267,10 +267,11 @@ fn code(status: ExitStatus) -> i32 {
 }
 
 /// Kills a process that is too slow; a hanging pod fails its test instead of hanging the suite.
-struct Watchdog(#[expect(dead_code, reason = "dropping it calls the dog off")] mpsc::Sender<()>);
+#[derive(Debug)]
+pub(crate) struct Watchdog(#[expect(dead_code, reason = "dropping it calls the dog off")] mpsc::Sender<()>);
 
 impl Watchdog {
-    fn over(pid: u32) -> Self {
+    pub(crate) fn over(pid: u32) -> Self {
         let (sender, receiver) = mpsc::channel::<()>();
         std::thread::spawn(move || {
             if receiver.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {

@@ -8,11 +8,14 @@ use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::hull::Watchdog;
+
 /// The user's end of a pseudo-terminal with a command at the other.
 #[derive(Debug)]
 pub struct Terminal {
     screen: File,
     child: Child,
+    _watchdog: Watchdog,
 }
 
 impl Terminal {
@@ -24,7 +27,8 @@ impl Terminal {
         command.stdin(end()).stdout(end()).stderr(end());
         let child = command.spawn().expect("hull starts");
         drop(slave);
-        Self { screen: master.into(), child }
+        let _watchdog = Watchdog::over(child.id());
+        Self { screen: master.into(), child, _watchdog }
     }
 
     /// Changes the size of the window.

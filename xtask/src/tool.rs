@@ -20,7 +20,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         .stdout(std::io::stderr())
         .status()
         .doing(Kind::Failed, || format!("start {}", shown(command)))?;
-    verdict(command, status)
+    verdict(&shown(command), status)
 }
 
 /// Runs to the end and returns its stdout, trimmed.
@@ -30,14 +30,15 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
         .stderr(Stdio::inherit())
         .output()
         .doing(Kind::Failed, || format!("start {}", shown(command)))?;
-    verdict(command, output.status)?;
+    verdict(&shown(command), output.status)?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-fn verdict(command: &Command, status: ExitStatus) -> Result<()> {
+/// An error that names the command if it did not succeed.
+pub(crate) fn verdict(command: &str, status: ExitStatus) -> Result<()> {
     match status.success() {
         true => Ok(()),
-        false => Err(Error::new(Kind::Failed, format!("run {}: {status}", shown(command)))),
+        false => Err(Error::new(Kind::Failed, format!("run {command}: {status}"))),
     }
 }
 

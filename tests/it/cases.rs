@@ -158,7 +158,8 @@ pub(crate) fn a_reader_that_leaves_ends_the_writer(flavour: Flavour) {
     let mut pod = hull.start(flavour, "yes");
     pod.await_output("y\n");
     pod.close_output();
-    assert_eq!(pod.wait().code, 128 + 13);
+    let ended = pod.wait();
+    assert_eq!(ended.code, 128 + 13, "{}", ended.stderr());
 }
 
 pub(crate) fn the_root_is_writable_and_forgotten(flavour: Flavour) {

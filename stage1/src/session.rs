@@ -320,7 +320,10 @@ impl Session {
                 Err(_) => {
                     self.to_agent.clear();
                     self.listen()?;
-                    return Err(Trouble::End(End::LinkLost));
+                    return match self.host.is_finished() {
+                        true => Ok(()),
+                        false => Err(Trouble::End(End::LinkLost)),
+                    };
                 }
             }
         }

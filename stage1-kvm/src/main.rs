@@ -38,7 +38,7 @@ fn run(pod: &Pod) -> Result<Verdict, Error> {
     };
     let mut machine = Some(machine);
     let verdict =
-        session.conclude(end, || machine.take().map_or_else(String::new, |m| why_it_ended(m.wait())));
+        session.conclude(end, || machine.take().map_or_else(String::new, |m| why_it_ended(pod, m.wait())));
     // Where the agent did finish, nothing in the guest is worth waiting for. This process ends now, and
     // the kernel takes the machine apart faster than we could.
     std::mem::forget(machine);
@@ -63,10 +63,10 @@ fn image(index: usize) -> ImageSource {
     ImageSource::Device { path: format!("/dev/vd{letter}") }
 }
 
-fn why_it_ended(halt: Halt) -> String {
+fn why_it_ended(pod: &Pod, halt: Halt) -> String {
     match halt {
         Halt::PowerOff { code } => format!("the agent gave up and switched the machine off (code {code})"),
-        Halt::Reset => "the guest kernel crashed; --debug shows its last words".into(),
+        Halt::Reset => format!("guest kernel {} crashed; --debug shows its last words", plan::kernel(pod)),
         Halt::Stopped => "the virtual machine was stopped".into(),
         Halt::Fault(why) => format!("the virtual machine stopped: {why}"),
     }

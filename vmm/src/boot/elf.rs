@@ -104,9 +104,15 @@ fn read_segments(
     }
     let mut bytes = vec![0; usize::from(count) * SEGMENT_SIZE];
     file.read_exact_at(&mut bytes, table).doing(Kind::BadKernel, || "read the program headers".to_owned())?;
+    let loaded = |raw: &&[u8]| u32_at(raw, 0) == PT_LOAD && u64_at(raw, 40) != 0;
+    // A program would be loaded, and crash in the guest without a word. A kernel's text is linked into the
+    // upper half of the address space (Documentation/arch/x86/x86_64/mm.rst).
+    if !bytes.chunks_exact(SEGMENT_SIZE).filter(loaded).any(|raw| u64_at(raw, 16) >> 63 == 1) {
+        return Err(bad("it is a program, not a kernel: nothing in it is linked at a kernel's address"));
+    }
     let segments = bytes
         .chunks_exact(SEGMENT_SIZE)
-        .filter(|raw| u32_at(raw, 0) == PT_LOAD && u64_at(raw, 40) != 0)
+        .filter(loaded)
         .map(|raw| parse_segment(raw, file_size, low_end))
         .collect::<Result<Vec<_>, _>>()?;
     if !segments.iter().any(|segment| segment.first <= entry && entry < segment.end) {

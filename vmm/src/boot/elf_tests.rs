@@ -22,6 +22,7 @@ fn kernel() -> Vec<u8> {
     put(56, &1_u16.to_le_bytes());
     put(64, &PT_LOAD.to_le_bytes());
     put(64 + 8, &120_u64.to_le_bytes());
+    put(64 + 16, &0xffff_ffff_8020_0000_u64.to_le_bytes());
     put(64 + 24, &0x20_0000_u64.to_le_bytes());
     put(64 + 32, &4_u64.to_le_bytes());
     put(64 + 40, &4096_u64.to_le_bytes());
@@ -69,6 +70,7 @@ fn each_fault_of_the_file_is_named() {
     check(24, &[0; 8], "entry point 0x0");
     check(64 + 8, &[0xff; 8], "lies behind its end");
     check(64 + 8, &121_u64.to_le_bytes(), "lies behind its end");
+    check(64 + 16, &0x40_0000_u64.to_le_bytes(), "a program, not a kernel");
     check(64 + 24, &0x1000_u64.to_le_bytes(), "does not fit");
     check(64 + 24, &(LOW_END - 4095).to_le_bytes(), "does not fit");
     check(64 + 24, &u64::MAX.to_le_bytes(), "does not fit");

@@ -3,6 +3,9 @@
 use std::fs::File;
 use std::io::Write;
 
+/// Where a kernel's addresses begin; what is not linked there is taken for a program.
+const KERNEL_ADDRESSES: u64 = 0xffff_ffff_8000_0000;
+
 /// Where the guest's code is, and what it uses for itself.
 const CODE_AT: u32 = 0x20_0000;
 const PAGE_DIRECTORY: u32 = 0x30_0000;
@@ -206,7 +209,7 @@ impl Guest {
             let size = bytes.len() as u64;
             // PT_LOAD, all permissions; offset, virtual and physical address, sizes, alignment.
             elf.extend([1, 0, 0, 0, 7, 0, 0, 0]);
-            for word in [offset, u64::from(*at), u64::from(*at), size, size, 1] {
+            for word in [offset, KERNEL_ADDRESSES + u64::from(*at), u64::from(*at), size, size, 1] {
                 elf.extend(word.to_le_bytes());
             }
             offset += size;

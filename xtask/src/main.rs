@@ -1,5 +1,6 @@
 //! `cargo xtask`: builds, tests and measures hull. Every command has a file or folder of its own.
 #![forbid(unsafe_code)]
+mod bench;
 mod build;
 mod demo;
 mod error;
@@ -26,6 +27,12 @@ struct Command {
 const COMMANDS: &[Command] = &[
     Command { name: "test", about: "everything that a change must pass", help: test::HELP, run: test::run },
     Command { name: "demo", about: "make a real image and run it as pods", help: demo::HELP, run: demo::run },
+    Command {
+        name: "bench",
+        about: "measure the start of a pod against another VMM's",
+        help: bench::HELP,
+        run: bench::run,
+    },
     Command { name: "build", about: "build hull's programs for release", help: build::HELP, run: build::run },
     Command {
         name: "kernel",

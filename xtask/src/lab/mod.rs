@@ -44,6 +44,7 @@ Exit code 125: the emulated host broke, not the command.
 /// Names the exchange folder to the command.
 const EXCHANGE_VARIABLE: &str = "HULL_LAB_EXCHANGE";
 
+pub(crate) use archive::Archive;
 pub(crate) use guest::{is_guest, run as run_guest};
 
 pub(crate) fn run(arguments: &[String], paths: &Paths) -> Result<ExitCode> {

@@ -19,6 +19,7 @@ mod layout;
 mod machine;
 mod memory;
 mod probe;
+mod undertaker;
 mod vcpu;
 mod volatile_io;
 

@@ -21,6 +21,7 @@ use crate::events::{Events, Woken};
 use crate::layout::{image_regions, ram_regions};
 use crate::memory::GuestRam;
 use crate::probe;
+use crate::undertaker::Undertaker;
 use crate::vcpu::run::{Shared, run};
 use crate::vcpu::{self, regs};
 
@@ -52,6 +53,7 @@ pub struct Cold {
     ram: Arc<GuestRam>,
     vcpus: Vec<VcpuFd>,
     vm: Arc<VmFd>,
+    undertaker: Undertaker,
     kernel: File,
     initramfs: Vec<InitramfsFile>,
     cmdline: String,
@@ -79,6 +81,7 @@ struct Parts {
     shared: Arc<Shared>,
     events: Arc<Events>,
     devices: Vec<Arc<Mutex<dyn Woken>>>,
+    _undertaker: Undertaker,
     // In this order: the VM goes before the RAM that it maps.
     _vm: Arc<VmFd>,
     _ram: Arc<GuestRam>,
@@ -128,7 +131,8 @@ impl Machine<Cold> {
         };
         let board = assembly::attach(wanted, &vm, &ram, &entropy)?;
         let vcpus = create_vcpus(&kvm, &vm, vcpus)?;
-        Ok(Self(Cold { board, ram, vcpus, vm, kernel, initramfs, cmdline, entropy }))
+        let undertaker = Undertaker::engage(&vm, &vcpus);
+        Ok(Self(Cold { board, ram, vcpus, vm, undertaker, kernel, initramfs, cmdline, entropy }))
     }
 
     /// Puts the kernel, the initramfs and the boot data into RAM.
@@ -136,7 +140,7 @@ impl Machine<Cold> {
     /// # Errors
     /// `BadKernel` with what is wrong with the file, whose name the caller knows; `Config`; `Host`.
     pub fn load(self) -> Result<Machine<Loaded>, Error> {
-        let Cold { board, ram, vcpus, vm, kernel, initramfs, cmdline, entropy } = self.0;
+        let Cold { board, ram, vcpus, vm, undertaker, kernel, initramfs, cmdline, entropy } = self.0;
         let cmdline = boot::cmdline::build(board.serial, &board.mmio_devices, &cmdline);
         let data = BootData {
             cmdline: &cmdline,
@@ -152,6 +156,7 @@ impl Machine<Cold> {
             shared: Arc::new(Shared { mmio: board.mmio, pio: board.pio, over: AtomicBool::new(false) }),
             events: board.events,
             devices: board.devices,
+            _undertaker: undertaker,
             _vm: vm,
             _ram: ram,
         };

@@ -8,8 +8,10 @@ use crate::layout::{CMDLINE, Region, VIRTIO_SIZE};
 /// For every guest. `panic=-1 reboot=t`: a panic becomes a triple fault, which ends the machine at once.
 /// `tsc=reliable no_timer_check`: no watchdog on a clock that KVM vouches for, no test of a PIT that is
 /// not there. `noreplace-smp`: a kernel that finds one CPU rewrites thousands of its instructions, a tenth
-/// of its boot.
-const ALWAYS: &str = "panic=-1 reboot=t tsc=reliable no_timer_check noreplace-smp random.trust_cpu=on";
+/// of its boot. `rcupdate.rcu_expedited=1`: PID 1 mounts and moves processes between cgroups, and each
+/// waits for a grace period; a tick or two of nothing at normal speed.
+const ALWAYS: &str = "panic=-1 reboot=t tsc=reliable no_timer_check noreplace-smp rcupdate.rcu_expedited=1 \
+    random.trust_cpu=on";
 /// Without a console nobody reads, and each message costs time.
 const SILENT: &str = "quiet loglevel=0 8250.nr_uarts=0";
 const SERIAL: &str = "console=ttyS0 8250.nr_uarts=1";

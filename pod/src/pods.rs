@@ -1,6 +1,7 @@
 //! All pods of a data directory: finding, listing, removing.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +10,9 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::dir::{self, CONTRACT, MANIFEST, PID, STATUS, SUBCGROUP};
 use crate::{Contract, Error, Kind, Manifest, PodId, Status, cgroup};
+
+/// The folders of pods: for the owner, and to look at for the group that may use hull.
+const FOLDER_MODE: u32 = 0o750;
 
 /// Where a pod directory may lie, in the order of a pod's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,7 +113,13 @@ impl Pods {
         for place in Place::ALL {
             let folder = root.join(place.folder());
             if !folder.is_dir() {
-                fs::create_dir_all(&folder).doing(Kind::Host, || format!("create {}", folder.display()))?;
+                // Manifests hold environments, and environments hold secrets.
+                let mut builder = DirBuilder::new();
+                builder
+                    .recursive(true)
+                    .mode(FOLDER_MODE)
+                    .create(&folder)
+                    .doing(Kind::Host, || format!("create {}", folder.display()))?;
             }
         }
         Ok(Self { root: root.to_owned() })

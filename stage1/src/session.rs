@@ -33,6 +33,10 @@ const OBEDIENCE: Duration = Duration::from_secs(5);
 /// virtualisation on a loaded host takes tens of seconds.
 const BOOT_MAX: Duration = Duration::from_secs(120);
 
+/// Most bytes that wait for the agent: a `Start` message, all windows' worth of input, and then some. Only an
+/// agent that talks without listening lets more pile up.
+const TO_AGENT_MAX: usize = 4 << 20;
+
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -326,6 +330,9 @@ impl Session {
                     };
                 }
             }
+        }
+        if self.to_agent.len() > TO_AGENT_MAX {
+            return Err(Violation("the agent talks and does not listen".into()).into());
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ const RAM_MIB: u32 = 256;
 
 /// hull's own kernel arguments (`vmm/src/boot/cmdline.rs`), so that the kernel does the same work.
 const KERNEL_LINE: &str = "panic=-1 reboot=t tsc=reliable no_timer_check noreplace-smp random.trust_cpu=on \
-    quiet loglevel=0 8250.nr_uarts=0";
+    rcupdate.rcu_expedited=1 quiet loglevel=0 8250.nr_uarts=0";
 
 /// The machine without everything that it can be without.
 const MACHINE: &str = "microvm,acpi=off,x-option-roms=off,pit=off,pic=off,rtc=off,isa-serial=off";
@@ -102,4 +102,25 @@ fn qemu(app: App, place: &Place) -> Result<Command> {
     command.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
     command.args(options.iter().flat_map(|(name, value)| [name, value]));
     Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words of a string constant in the source of hull's VMM.
+    fn words(constant: &str) -> Vec<&'static str> {
+        let source = include_str!("../../../vmm/src/boot/cmdline.rs");
+        let text = source.split_once(&format!("const {constant}: &str = \"")).unwrap().1;
+        text.split_once("\";").unwrap().0.split_whitespace().filter(|word| *word != "\\").collect()
+    }
+
+    #[test]
+    fn both_kernels_are_told_the_same() {
+        let mut hull = [words("ALWAYS"), words("SILENT")].concat();
+        let mut qemu: Vec<&str> = KERNEL_LINE.split_whitespace().collect();
+        hull.sort_unstable();
+        qemu.sort_unstable();
+        assert_eq!(hull, qemu);
+    }
 }

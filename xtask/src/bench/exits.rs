@@ -21,6 +21,15 @@ pub(super) struct Counts {
     pub(super) to_vmm: Table,
 }
 
+impl Exits {
+    /// The one with the median count to the first byte; `None` of none.
+    pub(super) fn median(mut counted: Vec<Self>) -> Option<Self> {
+        counted.sort_by_key(|exits| exits.first_byte.all());
+        let middle = counted.len() / 2;
+        (middle < counted.len()).then(|| counted.swap_remove(middle))
+    }
+}
+
 impl Counts {
     pub(super) fn all(&self) -> u64 {
         self.to_kvm.values().sum()
@@ -96,6 +105,18 @@ Totals:
         assert_eq!((counts.all(), counts.to_user_space()), (324, 9));
         assert_eq!(counts.by_reason(), [("npf".to_owned(), 321), ("hlt".to_owned(), 3)]);
         assert_eq!(counts.by_user_reason(), [("io".to_owned(), 9)]);
+    }
+
+    #[test]
+    fn the_median_is_one_of_the_runs() {
+        let exits = |first, total| {
+            let counts =
+                |count| Counts { to_kvm: Table::from([(vec![2, 0x400], count)]), to_vmm: Table::new() };
+            Exits { first_byte: counts(first), total: counts(total) }
+        };
+        let counted = [exits(9, 1), exits(5, 7), exits(2, 9)];
+        assert_eq!(Exits::median(counted.to_vec()), Some(exits(5, 7)));
+        assert_eq!(Exits::median(Vec::new()), None);
     }
 
     #[test]

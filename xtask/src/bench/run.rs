@@ -10,10 +10,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::contender::{App, Contender, hull_debug};
 use super::elf;
-use super::exits::{Counts, Exits};
+use super::exits::Exits;
 use super::figures::{Figures, Measured, Spread};
 use super::memory::Memory;
-use super::options::{Host, Job};
+use super::options::Job;
 use super::place::Place;
 use super::tracing::Tracing;
 use crate::error::{Error, Kind, Result};
@@ -59,24 +59,27 @@ fn measure(contender: Contender, place: &Place, job: &Job) -> Result<Measured> {
     Ok(Measured {
         first_byte: Spread::of(&first),
         total: Spread::of(&total),
-        exits: exits(contender, place, job.host)?,
+        exits: exits(contender, place, job)?,
         memory: memory(&mut command(App::Wait)?)?,
         kernel_bytes_copied: 0,
     })
 }
 
-/// Counted in two runs, so that the first byte ends one and the exit code the other.
-fn exits(contender: Contender, place: &Place, host: Host) -> Result<Option<Exits>> {
-    let Some(tracing) = Tracing::find(host)? else { return Ok(None) };
-    let count = |until_first_byte| -> Result<Counts> {
-        let running = tracing.start()?;
-        timed(&mut contender.command(App::Hello, place)?, &mut || match until_first_byte {
-            true => running.pause(),
-            false => Ok(()),
+/// The run in the middle of as many as are timed.
+fn exits(contender: Contender, place: &Place, job: &Job) -> Result<Option<Exits>> {
+    let Some(tracing) = Tracing::find(job.host)? else { return Ok(None) };
+    let mut counted = Vec::new();
+    for _ in 0..job.runs {
+        let counting = tracing.start()?;
+        let mut first_byte = None;
+        timed(&mut contender.command(App::Hello, place)?, &mut || {
+            first_byte = Some(counting.read()?);
+            Ok(())
         })?;
-        running.finish()
-    };
-    Ok(Some(Exits { first_byte: count(true)?, total: count(false)? }))
+        let first_byte = first_byte.expect("a run without a first byte has failed");
+        counted.push(Exits { first_byte, total: counting.read()? });
+    }
+    Ok(Exits::median(counted))
 }
 
 struct Times {

@@ -44,14 +44,8 @@ impl Tracing {
 pub(super) struct Counting(());
 
 impl Counting {
-    /// What happens from now on does not count.
-    pub(super) fn pause(&self) -> Result<()> {
-        TO_KVM.tell(":pause")?;
-        TO_VMM.tell(":pause")
-    }
-
-    pub(super) fn finish(self) -> Result<Counts> {
-        self.pause()?;
+    /// What came so far.
+    pub(super) fn read(&self) -> Result<Counts> {
         Ok(Counts { to_kvm: TO_KVM.read()?, to_vmm: TO_VMM.read()? })
     }
 }

@@ -37,6 +37,10 @@ const BOOT_MAX: Duration = Duration::from_secs(120);
 /// agent that talks without listening lets more pile up.
 const TO_AGENT_MAX: usize = 4 << 20;
 
+/// Most reads from the agent before signals and outputs have their turn. More than a socket holds, so that
+/// the last words of an agent that has gone are heard whole.
+const READS_MAX: usize = 16;
+
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -339,7 +343,10 @@ impl Session {
 
     fn listen(&mut self) -> Result<(), Trouble> {
         let mut buffer = [0; 2 * DATA_MAX];
-        while !self.host.is_finished() {
+        for _ in 0..READS_MAX {
+            if self.host.is_finished() {
+                break;
+            }
             match self.link.read(&mut buffer) {
                 Ok(0) => return Err(Trouble::End(End::LinkLost)),
                 Ok(count) => self.hear(&buffer[..count])?,

@@ -401,6 +401,10 @@ impl<'a> Pod<'a> {
 
     fn kill_processes(&self, index: usize) {
         let app = &self.apps[index];
+        // Also where there is a cgroup: an app that was forked just now has yet to enter it.
+        if let Some(pid) = app.main {
+            let _ = sys::kill(pid.as_raw(), libc::SIGKILL); // Not reaped yet, so the pid is still its own.
+        }
         if app.cgroup.as_ref().is_some_and(|cgroup| cgroup.kill().is_ok()) {
             return;
         }
@@ -408,9 +412,6 @@ impl<'a> Pod<'a> {
             self.apps.iter().enumerate().any(|(other, app)| other != index && app.main.is_some());
         if self.machine.is_own_world() && !others_live {
             return kill_world();
-        }
-        if let Some(pid) = app.main {
-            let _ = sys::kill(pid.as_raw(), libc::SIGKILL); // Not reaped yet, so the pid is still its own.
         }
         if let Some(namespace) = app.namespace {
             // A process may fork while we look; its child is caught with the machine at the latest.

@@ -8,7 +8,6 @@ use crate::{build, install, tool};
 /// What the tests start or read: busybox is the root of most pods, erofs-utils and GNU tar are
 /// the second opinion on images, strace kills conversions where it hurts, util-linux has unshare.
 const PACKAGES: &[&str] = &[
-    "attr",
     "bash",
     "busybox-static",
     "bzip2",

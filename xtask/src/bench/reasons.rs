@@ -48,7 +48,8 @@ const VMX_REASONS: [(u64, &str); 16] = [
 ];
 
 /// Linux include/uapi/linux/kvm.h, `KVM_EXIT_*`.
-const KVM_REASONS: [(u64, &str); 10] = [
+const KVM_REASONS: [(u64, &str); 11] = [
+    (0, "unknown"),
     (2, "io"),
     (5, "hlt"),
     (6, "mmio"),

@@ -43,7 +43,7 @@ struct Step {
 }
 
 const STEPS: &[Step] = &[
-    Step { name: "tidy", run: |paths, _, _| tidy::check(&paths.checkout), takes_names: false },
+    Step { name: "tidy", run: |paths, _, _| tidy::check(paths), takes_names: false },
     Step { name: "fmt", run: |paths, _, _| checks::fmt(paths), takes_names: false },
     Step { name: "clippy", run: |paths, _, _| checks::clippy(paths), takes_names: false },
     Step { name: "install", run: |_, _, _| checks::install(), takes_names: false },

@@ -15,7 +15,7 @@ use crate::kernel::{self, Flavour};
 use crate::paths::Paths;
 use crate::{build, tool};
 
-/// Emulated hosts at a time. Each has one processor, and one more of this machine's for its disk.
+/// Emulated hosts at a time. Each has one processor, as that is stable with any kernel.
 const SHARDS: usize = 2;
 
 /// How long an emulated host may take for its share, in seconds.

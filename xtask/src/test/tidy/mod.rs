@@ -9,14 +9,15 @@ use std::process::Command;
 use hull_errors::Doing;
 
 use crate::error::{Error, Kind, Result};
+use crate::paths::Paths;
 use crate::tool;
 
 /// The page that says which crate may know which.
 const MAP: &str = "ARCHITECTURE.md";
 
-pub(super) fn check(checkout: &Path) -> Result<()> {
-    let mut complaints = edges(checkout)?;
-    let files = tracked(checkout)?;
+pub(super) fn check(paths: &Paths) -> Result<()> {
+    let mut complaints = edges(paths)?;
+    let files = tracked(&paths.checkout)?;
     complaints.extend(files.iter().flat_map(|(path, text)| files::complaints(path, text)));
     complaints.extend(files::unguarded(&files));
     if complaints.is_empty() {
@@ -30,12 +31,11 @@ pub(super) fn check(checkout: &Path) -> Result<()> {
     ))
 }
 
-fn edges(checkout: &Path) -> Result<Vec<String>> {
-    let page = read(&checkout.join(MAP))?;
+fn edges(paths: &Paths) -> Result<Vec<String>> {
+    let page = read(&paths.checkout.join(MAP))?;
     let allowed =
         edges::allowed(&page).ok_or_else(|| Error::new(Kind::Failed, format!("find the edges in {MAP}")))?;
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(checkout).args(["metadata", "--no-deps", "--format-version=1"]);
+    let mut cargo = tool::cargo(paths, &["metadata", "--no-deps", "--format-version=1"]);
     let metadata = serde_json::from_str(&tool::read(&mut cargo)?);
     let metadata = metadata.doing(Kind::Failed, || "read cargo's metadata".into())?;
     let there =

@@ -20,6 +20,27 @@ pub(crate) fn a_killed_pod_leaves_nothing_after_gc(flavour: Flavour) {
     until("nothing of the pod is left", || traces::of(hull.dir(), &id) == BTreeSet::new());
 }
 
+/// Killed as soon as its directory is seen in `run/`: stage1 has hardly begun, and no two runs are hit at the
+/// same step.
+pub(crate) fn a_pod_killed_at_its_start_leaves_nothing_after_gc(flavour: Flavour) {
+    let hull = Hull::new();
+    hull.shell(flavour, "true").success();
+    hull.collect().success();
+    for _ in 0..5 {
+        let pod = hull.start(flavour, "exec sleep 1000");
+        let run = hull.dir().join("pods/run");
+        let first = || std::fs::read_dir(&run).expect("a folder of the store").flatten().next();
+        until("the pod is in run/", || first().is_some());
+        let id =
+            first().expect("it is there until it is collected").file_name().into_string().expect("a UUID");
+        pod.signal(Signal::SIGKILL);
+        assert_eq!(pod.wait().code, -9);
+        hull.collect().success();
+        assert_eq!(hull.pods(), Vec::<String>::new());
+        until("nothing of the pod is left", || traces::of(hull.dir(), &id) == BTreeSet::new());
+    }
+}
+
 pub(crate) fn a_prepared_pod_runs_once(flavour: Flavour) {
     let hull = Hull::new();
     let reference = Image::standard().reference();

@@ -47,6 +47,7 @@ on_every_flavour!(
     cases::chroot_does_not_lead_out,
     cases::what_goes_in_comes_out,
     crash::a_killed_pod_leaves_nothing_after_gc,
+    crash::a_pod_killed_at_its_start_leaves_nothing_after_gc,
     crash::a_prepared_pod_runs_once,
     images::every_format_gives_the_same_root,
     interactive::a_terminal_is_a_terminal,

@@ -20,6 +20,12 @@ pub enum Kind {
     Unsupported,
     /// The reference fits several images.
     Ambiguous,
+    /// No signature that counts, or one that does not hold.
+    Untrusted,
+    /// A server asked for credentials, or refused those it was given.
+    Unauthorized,
+    /// A server could not be reached, or did not answer as it must.
+    Network,
     /// A limit of ours would be exceeded.
     TooLarge,
     /// The disk of the store is full.

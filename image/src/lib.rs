@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod aci;
+mod appc;
 mod attributes;
 mod blobs;
 mod config;
@@ -19,15 +20,23 @@ mod error;
 mod import;
 mod member;
 mod oci;
+mod options;
+mod progress;
 mod record;
 mod reference;
+mod registry;
+mod settings;
 mod store;
 mod tar_stream;
 mod temporary;
+mod transport;
 mod tree;
+mod trust;
 
 pub use config::{EventHandler, ImageConfig, MountPoint, Port};
 pub use digest::{IdPrefix, ImageId};
 pub use error::{Error, Kind};
+pub use options::{FetchOptions, Insecure, PullPolicy, SettingsFolders};
+pub use progress::{Progress, Quiet, Transfer};
 pub use reference::Reference;
 pub use store::{Image, Imported, Store};

@@ -1,0 +1,1 @@
+//! App Container Images beyond one file: names and labels, discovery, dependencies.

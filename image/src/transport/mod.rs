@@ -1,0 +1,1 @@
+//! Bytes over HTTP: clients, downloads that go on where they were cut, retries.

@@ -33,6 +33,7 @@ mod transport;
 mod tree;
 mod trust;
 
+pub use appc::{Distribution, Name};
 pub use config::{EventHandler, ImageConfig, MountPoint, Port};
 pub use digest::{IdPrefix, ImageId};
 pub use error::{Error, Kind};

@@ -40,4 +40,5 @@ pub use error::{Error, Kind};
 pub use options::{FetchOptions, Insecure, PullPolicy, SettingsFolders};
 pub use progress::{Progress, Quiet, Transfer};
 pub use reference::Reference;
+pub use registry::Name as RegistryName;
 pub use store::{Image, Imported, Store};

@@ -17,6 +17,8 @@ mod digest;
 mod docker;
 mod erofs;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod import;
 mod member;
 mod oci;

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod demo;
 mod error;
+mod fuzz;
 mod install;
 mod kernel;
 mod lab;
@@ -33,6 +34,7 @@ const COMMANDS: &[Command] = &[
         help: bench::HELP,
         run: bench::run,
     },
+    Command { name: "fuzz", about: "search for bytes that break a parser", help: fuzz::HELP, run: fuzz::run },
     Command { name: "build", about: "build hull's programs for release", help: build::HELP, run: build::run },
     Command {
         name: "kernel",

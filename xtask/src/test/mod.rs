@@ -27,6 +27,7 @@ Runs everything that a change must pass, and stops at the first step that fails.
   clippy    clippy has nothing to say
   install   this machine gets what the tests need
   units     unit tests, and the integration tests of each crate
+  fuzz      a few seconds of searching for bytes that break a parser, each
   build     the programs and the guest kernel, as they ship
   host      black-box tests of images, namespaces and chroots
   kvm       black-box tests of VMs, in the lab where this host's KVM cannot boot Linux
@@ -48,6 +49,7 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", run: |paths, _, _| checks::clippy(paths), takes_names: false },
     Step { name: "install", run: |_, _, _| checks::install(), takes_names: false },
     Step { name: "units", run: checks::units, takes_names: true },
+    Step { name: "fuzz", run: |paths, _, _| crate::fuzz::briefly(paths), takes_names: false },
     Step { name: "build", run: |paths, _, _| checks::build(paths), takes_names: false },
     Step { name: "host", run: pods::host, takes_names: true },
     Step { name: "kvm", run: pods::kvm, takes_names: true },

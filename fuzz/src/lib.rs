@@ -1,0 +1,63 @@
+//! One function for each parser of bytes from outside: it may refuse them, it may not panic, hang or
+//! grow without bound.
+//!
+//! `cargo test` gives each target its corpus; `cargo xtask fuzz` searches on from there. Seeds are in
+//! `corpus/TARGET/`, small and readable; what a search finds is kept in the cache, and an input that
+//! once broke a target becomes a seed.
+#![forbid(unsafe_code)]
+
+mod agent;
+
+/// One parser, and how to give it bytes.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// Its folder in the corpus.
+    pub name: &'static str,
+    pub run: fn(&[u8]),
+}
+
+/// All of them, by name.
+pub const TARGETS: &[Target] = &[
+    Target { name: "agent-conversation", run: agent::conversation },
+    Target { name: "agent-orders", run: agent::orders },
+    Target { name: "image-reference", run: hull_image::fuzzing::reference },
+];
+
+/// The target of that name.
+pub fn target(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn corpus() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("corpus")
+    }
+
+    #[test]
+    fn every_target_has_a_corpus_and_every_corpus_a_target() {
+        let folders: BTreeSet<String> =
+            fs::read_dir(corpus()).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+        let names: BTreeSet<String> = TARGETS.iter().map(|target| target.name.to_owned()).collect();
+        assert_eq!(folders, names);
+        assert!(TARGETS.is_sorted_by_key(|target| target.name), "by name");
+    }
+
+    #[test]
+    fn seeds_break_nothing() {
+        for target in TARGETS {
+            (target.run)(b"");
+            let seeds: Vec<_> = fs::read_dir(corpus().join(target.name)).unwrap().collect();
+            assert!(!seeds.is_empty(), "{} has no seed", target.name);
+            for seed in seeds {
+                (target.run)(&fs::read(seed.unwrap().path()).unwrap());
+            }
+        }
+    }
+}

@@ -51,6 +51,10 @@ pub(crate) fn import(store: &Store, reference: &Reference) -> Result<Imported, E
             }
             layout(store, path, None)
         }
+        Reference::Registry(_) | Reference::Url(_) | Reference::Plain(_) => {
+            let text = format!("import image {reference}: it is fetched, not imported");
+            Err(Error::new(Kind::Unsupported, text))
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod aci;
-mod appc;
+pub mod appc;
 mod attributes;
 mod blobs;
 mod config;
@@ -26,7 +26,7 @@ mod options;
 mod progress;
 mod record;
 mod reference;
-mod registry;
+pub mod registry;
 mod settings;
 mod store;
 mod tar_stream;
@@ -41,6 +41,6 @@ pub use digest::{IdPrefix, ImageId};
 pub use error::{Error, Kind};
 pub use options::{FetchOptions, Insecure, PullPolicy, SettingsFolders};
 pub use progress::{Progress, Quiet, Transfer};
-pub use reference::Reference;
+pub use reference::{PlainName, Reference};
 pub use registry::Name as RegistryName;
 pub use store::{Image, Imported, Store};

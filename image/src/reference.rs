@@ -4,8 +4,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use url::Url;
+
+use crate::appc::{self, Distribution};
 use crate::digest::IdPrefix;
-use crate::{Error, Kind};
+use crate::error::shown;
+use crate::{Error, Kind, registry};
 
 /// A name of an image, as a user writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +24,36 @@ pub enum Reference {
     Path(PathBuf),
     /// `sha512-HEX…`, `sha256-HEX…`: the id of an image in the store, or the beginning of one.
     Id(IdPrefix),
+    /// `docker://NAME`, `docker:NAME`: an image of a registry.
+    Registry(registry::Name),
+    /// `http://…aci`, `https://…aci`: an ACI.
+    Url(Url),
+    /// A name without a scheme.
+    Plain(PlainName),
+}
+
+/// A name that could be an ACI's or that of an image in a registry: `coreos.com/etcd:v3.1.0`. One of the two
+/// is there at least.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlainName {
+    pub appc: Option<appc::Name>,
+    pub registry: Option<registry::Name>,
+}
+
+impl PlainName {
+    /// The ACI that discovery may look for: its name begins with a domain (appc spec, "App Container Image
+    /// Discovery").
+    pub fn discoverable(&self) -> Option<&appc::Name> {
+        let has_domain = |name: &&appc::Name| name.name().split('/').next().is_some_and(|d| d.contains('.'));
+        self.appc.as_ref().filter(has_domain)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        // Only a registry knows digests, only appc knows labels.
+        let appc = (!text.contains('@')).then(|| appc::Name::parse(text).ok()).flatten();
+        let registry = (!text.contains([',', '='])).then(|| registry::Name::parse(text).ok()).flatten();
+        (appc.is_some() || registry.is_some()).then_some(Self { appc, registry })
+    }
 }
 
 impl Reference {
@@ -31,52 +65,83 @@ impl Reference {
         if let Some(prefix) = IdPrefix::parse(text) {
             return Ok(Reference::Id(prefix));
         }
-        let located = |rest: &str| {
-            let (path, tag) = rest.split_once(':').map_or((rest, None), |(path, tag)| (path, Some(tag)));
-            if path.is_empty() || tag == Some("") {
-                let text =
-                    format!("read image reference `{}`: the path or the tag is empty", text.escape_debug());
-                return Err(Error::new(Kind::NotFound, text));
-            }
-            Ok((PathBuf::from(path), tag.map(str::to_owned)))
-        };
-        if let Some(rest) = text.strip_prefix("oci:") {
-            return located(rest).map(|(path, tag)| Reference::OciLayout { path, tag });
+        if let Some((scheme, rest)) = text.split_once(':')
+            && let Some(reference) = with_scheme(text, scheme, rest)
+        {
+            return reference;
         }
-        if let Some(rest) = text.strip_prefix("oci-archive:") {
-            return located(rest).map(|(path, tag)| Reference::OciArchive { path, tag });
-        }
-        if let Some(rest) = text.strip_prefix("docker-archive:") {
-            return located(rest).map(|(path, name)| Reference::DockerArchive { path, name });
-        }
-        let looks_like_path = ["/", "./", "../"].iter().any(|start| text.starts_with(start));
-        if looks_like_path || matches!(text, "." | "..") || (!text.is_empty() && Path::new(text).exists()) {
+        if is_path(text) {
             return Ok(Reference::Path(PathBuf::from(text)));
         }
-        Err(not_understood(text))
+        PlainName::parse(text).map(Reference::Plain).ok_or_else(|| not_understood(text))
+    }
+}
+
+/// `None` if the scheme is none, and so part of a name.
+fn with_scheme(text: &str, scheme: &str, rest: &str) -> Option<Result<Reference, Error>> {
+    Some(match scheme {
+        "oci" => located(text, rest).map(|(path, tag)| Reference::OciLayout { path, tag }),
+        "oci-archive" => located(text, rest).map(|(path, tag)| Reference::OciArchive { path, tag }),
+        "docker-archive" => located(text, rest).map(|(path, name)| Reference::DockerArchive { path, name }),
+        "docker" => registry::Name::parse(rest.trim_start_matches('/')).map(Reference::Registry),
+        "file" | "http" | "https" => Url::parse(text)
+            .map_err(|e| Error::because(Kind::NotFound, format!("read URL `{}`", shown(text.as_bytes())), e))
+            .and_then(|url| aci_at(&url)),
+        "cimd" => Distribution::parse(text)?.and_then(distributed),
+        _ if rest.starts_with("//") => Err(not_understood(text)),
+        _ => return None,
+    })
+}
+
+/// As rkt's: a path is absolute, begins with a dot, ends in `.aci`, or is there.
+fn is_path(text: &str) -> bool {
+    let looks_like_one = ["/", "./", "../"].iter().any(|start| text.starts_with(start));
+    let says_so = matches!(text, "." | "..") || text.ends_with(".aci");
+    looks_like_one || says_so || (!text.is_empty() && Path::new(text).exists())
+}
+
+fn located(text: &str, rest: &str) -> Result<(PathBuf, Option<String>), Error> {
+    let (path, tag) = rest.split_once(':').map_or((rest, None), |(path, tag)| (path, Some(tag)));
+    if path.is_empty() || tag == Some("") {
+        let shown = shown(text.as_bytes());
+        let text = format!("read image reference `{shown}`: the path or the tag is empty");
+        return Err(Error::new(Kind::NotFound, text));
+    }
+    Ok((PathBuf::from(path), tag.map(str::to_owned)))
+}
+
+fn aci_at(url: &Url) -> Result<Reference, Error> {
+    let refused = |why: &str| {
+        let shown = shown(url.as_str().as_bytes());
+        Error::new(Kind::NotFound, format!("read URL `{shown}`: {why}"))
+    };
+    if !url.path().ends_with(".aci") {
+        return Err(refused(
+            "its path does not end in `.aci` (images of registries are written `docker://NAME`)",
+        ));
+    }
+    if url.scheme() == "file" {
+        let path = url.to_file_path().map_err(|()| refused("it names no file of this host"))?;
+        return Ok(Reference::Path(path));
+    }
+    Ok(Reference::Url(url.clone()))
+}
+
+fn distributed(distribution: Distribution) -> Result<Reference, Error> {
+    match distribution {
+        Distribution::Name(name) => Ok(Reference::Plain(PlainName { appc: Some(name), registry: None })),
+        Distribution::Archive(url) => aci_at(&url),
+        Distribution::Docker(name) => registry::Name::parse(&name).map(Reference::Registry),
     }
 }
 
 fn not_understood(text: &str) -> Error {
-    let shown = text.escape_debug();
-    let not_built = format!("find image `{shown}`: pulling from registries is not built yet");
-    if let Some(name) = text.strip_prefix("docker:") {
-        let name = name.trim_start_matches('/').escape_debug();
-        let hint = format!(
-            "save it with `skopeo copy docker://{name} oci:DIRECTORY:TAG` and use `oci:DIRECTORY:TAG`"
-        );
-        return Error::new(Kind::Unsupported, format!("{not_built}; {hint}"));
-    }
-    if text.split_once("://").is_some_and(|(scheme, _)| !scheme.is_empty()) {
-        return Error::new(
-            Kind::Unsupported,
-            format!("{not_built}, nor is fetching URLs; download it and use its path"),
-        );
-    }
-    let forms = "a path, `oci:DIRECTORY[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME]`, or the id \
-                 of an image in the store";
+    let shown = shown(text.as_bytes());
+    let forms = "`docker://NAME[:TAG][@DIGEST]`, NAME[:VERSION][,LABEL=VALUE], the URL of an `.aci`, a path, \
+                 `oci:DIRECTORY[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME]`, or the id of an \
+                 image in the store";
     let text =
-        format!("find image `{shown}`: no such file, and fetching by name is not built yet; use {forms}");
+        format!("read image reference `{shown}`: it is no file and no name of an image; write {forms}");
     Error::new(Kind::NotFound, text)
 }
 
@@ -96,6 +161,11 @@ impl fmt::Display for Reference {
             Reference::DockerArchive { path, name } => ("docker-archive:", path, name),
             Reference::Path(path) => return path.display().fmt(f),
             Reference::Id(prefix) => return f.write_str(prefix.as_str()),
+            Reference::Registry(name) => return write!(f, "docker://{name}"),
+            Reference::Url(url) => return url.fmt(f),
+            Reference::Plain(PlainName { appc: Some(name), .. }) => return name.fmt(f),
+            Reference::Plain(PlainName { registry: Some(name), .. }) => return name.fmt(f),
+            Reference::Plain(_) => return Ok(()),
         };
         write!(f, "{scheme}{}", path.display())?;
         tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))
@@ -133,17 +203,51 @@ mod tests {
         check("./x:y", Ok(Reference::Path("./x:y".into())));
         check("src", Ok(Reference::Path("src".into()))); // Tests run in the crate's folder.
         check("sha512-ab", Ok(Reference::Id(IdPrefix::parse("sha512-ab").unwrap())));
+        check("some.aci", Ok(Reference::Path("some.aci".into())));
+        let url = Url::parse("https://example.com/a.aci").unwrap();
+        check("https://example.com/a.aci", Ok(Reference::Url(url)));
+        let name = registry::Name::parse("localhost:5000/a/b:c").unwrap();
+        check("docker://localhost:5000/a/b:c", Ok(Reference::Registry(name)));
+    }
+
+    #[test]
+    fn one_thing_may_be_written_in_several_ways() {
+        let same = |text: &str, other: &str| {
+            assert_eq!(Reference::parse(text).unwrap(), Reference::parse(other).unwrap(), "{text}");
+        };
+        same("docker:busybox", "docker://docker.io/library/busybox:latest");
+        same("cimd:docker:v=0:busybox", "docker://busybox");
+        same("cimd:aci-archive:v=0:https%3A%2F%2Fexample.com%2Fa.aci", "https://example.com/a.aci");
+        same("file:///tmp/a.aci", "/tmp/a.aci");
+    }
+
+    /// What a name without a scheme may be: an ACI found by discovery, one of the store only, a registry's.
+    #[track_caller]
+    fn check_plain(text: &str, discoverable: bool, appc: bool, registry: Option<&str>) {
+        let Ok(Reference::Plain(name)) = Reference::parse(text) else { panic!("{text} is no plain name") };
+        assert_eq!(name.discoverable().is_some(), discoverable, "{text}");
+        assert_eq!(name.appc.is_some(), appc, "{text}");
+        assert_eq!(name.registry.map(|name| name.to_string()).as_deref(), registry, "{text}");
+    }
+
+    #[test]
+    fn plain_names_are_what_they_can_be() {
+        check_plain("coreos.com/etcd:v3", true, true, Some("coreos.com/etcd:v3"));
+        check_plain("coreos.com/etcd,version=v3", true, true, None);
+        check_plain("busybox", false, true, Some("docker.io/library/busybox:latest"));
+        check_plain("localhost:5000/a/b:c", false, false, Some("localhost:5000/a/b:c"));
+        let digest = format!("example.com/a@sha256:{}", "a".repeat(64));
+        check_plain(&digest, false, false, Some(&digest));
     }
 
     #[test]
     fn what_cannot_be_found_says_what_can() {
-        check("docker://busybox", Err("skopeo copy docker://busybox oci:DIRECTORY:TAG"));
-        check("docker:busybox", Err("skopeo copy docker://busybox"));
-        check("https://example.com/a.aci", Err("download it"));
-        check("coreos.com/etcd:v3", Err("fetching by name is not built yet"));
-        check("sha512-a", Err("no such file"));
-        check("sha512-xy", Err("no such file"));
-        check("", Err("no such file"));
+        check("ftp://example.com/a.aci", Err("docker://NAME"));
+        check("https://example.com/a", Err("does not end in `.aci`"));
+        check("docker://", Err("read image name"));
+        check("docker://UPPER/case", Err("read image name"));
+        check("A B", Err("it is no file and no name"));
+        check("", Err("it is no file and no name"));
         check("oci:", Err("empty"));
         check("oci:x:", Err("empty"));
     }

@@ -43,4 +43,5 @@ pub use options::{FetchOptions, Insecure, PullPolicy, SettingsFolders};
 pub use progress::{Progress, Quiet, Transfer};
 pub use reference::{PlainName, Reference};
 pub use registry::Name as RegistryName;
+pub use settings::{Settings, Stage1};
 pub use store::{Image, Imported, Store};

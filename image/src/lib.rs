@@ -17,6 +17,7 @@ mod digest;
 mod docker;
 mod erofs;
 mod error;
+mod fetch;
 #[doc(hidden)]
 pub mod fuzzing;
 mod import;
@@ -39,6 +40,7 @@ pub use appc::{Distribution, Name};
 pub use config::{EventHandler, ImageConfig, MountPoint, Port};
 pub use digest::{IdPrefix, ImageId};
 pub use error::{Error, Kind};
+pub use fetch::Fetcher;
 pub use options::{FetchOptions, Insecure, PullPolicy, SettingsFolders};
 pub use progress::{Progress, Quiet, Transfer};
 pub use reference::{PlainName, Reference};

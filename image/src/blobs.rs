@@ -12,6 +12,7 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{reading, way_out, writing};
 use crate::member::Window;
 use crate::temporary::Temporary;
+use crate::transport::partial::Complete;
 use crate::{Error, Kind};
 
 /// Longest JSON document that is read: an index, a manifest, a configuration.
@@ -183,6 +184,16 @@ impl Blobs {
             total += count as u64;
         }
         Ok((temporary, hasher.finish(), total))
+    }
+
+    #[allow(dead_code, reason = "the pull from registries comes next")]
+    /// Takes a finished download into the store.
+    pub(crate) fn adopt(&self, complete: Complete, want: &Digest) -> Result<Verified, Error> {
+        check_digest(want, complete.digest())?;
+        let path = self.path(want);
+        complete.commit(&path).map_err(|e| cannot_write(&self.folder, &want.to_string(), e))?;
+        let file = File::open(path).doing(Kind::Host, || format!("open blob {want}"))?;
+        Ok(Verified { file, digest: want.clone() })
     }
 
     fn keep(&self, temporary: Temporary, digest: Digest) -> Result<Verified, Error> {

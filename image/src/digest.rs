@@ -176,6 +176,7 @@ impl IdPrefix {
 }
 
 /// A running hash of either kind.
+#[derive(Clone)]
 pub(crate) enum Hasher {
     Sha256(Sha256),
     Sha512(Sha512),

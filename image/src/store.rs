@@ -4,6 +4,7 @@
 //! blobs/sha256/HEX  blobs/sha512/HEX   as they came, hashed
 //! erofs/ID.erofs                       the file system of an image
 //! manifests/ID.json                    what is known of it; written last
+//! partial/KEY                          downloads that are not whole (see `transport::partial`)
 //! refs/HASH.json                       which image an archive file held
 //! tmp/                                 being written, or left by the dead (see `temporary`)
 //! ```
@@ -23,6 +24,7 @@ use crate::convert::{Layer, convert};
 use crate::digest::{IdPrefix, ImageId};
 use crate::record::{self, FORMAT, FileRecords, ImageRecord};
 use crate::temporary::{ImageLock, Temporary, sweep};
+use crate::transport::partial::Partials;
 use crate::{Error, Kind, Reference, import};
 
 /// The folders of a store: for the owner, and to look at for the group that may use hull.
@@ -105,6 +107,12 @@ impl Store {
 
     pub(crate) fn blobs(&self) -> &Blobs {
         &self.blobs
+    }
+
+    /// Downloads that are not whole.
+    #[allow(dead_code, reason = "downloads come next")]
+    pub(crate) fn partials(&self) -> Partials {
+        Partials::new(self.folder.join("partial"))
     }
 
     pub(crate) fn files(&self) -> &FileRecords {
@@ -196,7 +204,7 @@ impl Store {
     }
 
     fn create_folders(&self) -> io::Result<()> {
-        let folders = ["erofs", "manifests", "refs"].map(|name| self.folder.join(name));
+        let folders = ["erofs", "manifests", "partial", "refs"].map(|name| self.folder.join(name));
         let folders = folders.into_iter().chain(self.blobs.folders()).chain([self.temporary.clone()]);
         for folder in folders.filter(|folder| !folder.is_dir()) {
             DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;

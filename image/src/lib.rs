@@ -34,7 +34,7 @@ mod tar_stream;
 mod temporary;
 mod transport;
 mod tree;
-mod trust;
+pub mod trust;
 
 pub use appc::{Distribution, Name};
 pub use config::{EventHandler, ImageConfig, MountPoint, Port};

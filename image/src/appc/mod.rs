@@ -4,4 +4,5 @@ mod distribution;
 mod name;
 
 pub use distribution::Distribution;
+pub(crate) use name::Identifier;
 pub use name::Name;

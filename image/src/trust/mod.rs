@@ -1,5 +1,7 @@
 //! Whether an image may be used: signatures, the keys that count, and the policy for registries.
 
+pub mod openpgp;
+
 use crate::Error;
 use crate::digest::Digest;
 

@@ -6,7 +6,7 @@ use crate::paths::Paths;
 use crate::{build, install, tool};
 
 /// What the tests start or read: busybox is the root of most pods, erofs-utils and GNU tar are
-/// the second opinion on images, strace kills conversions where it hurts, util-linux has unshare.
+/// the second opinion on images, gpg signs them, strace kills conversions where it hurts, util-linux has unshare.
 const PACKAGES: &[&str] = &[
     "bash",
     "busybox-static",
@@ -14,6 +14,8 @@ const PACKAGES: &[&str] = &[
     "coreutils",
     "cpio",
     "erofs-utils",
+    "gpg",
+    "gpg-agent",
     "gzip",
     "mount",
     "strace",

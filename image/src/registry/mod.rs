@@ -4,3 +4,4 @@
 mod name;
 
 pub use name::Name;
+pub(crate) use name::{canonical_host, looks_like_host};

@@ -80,9 +80,17 @@ impl Name {
         format!("{}/{}", self.host, self.repository)
     }
 
-    /// The same image in another place, `HOST/REPOSITORY`, as a mirror has it.
+    /// The same image in another place, `HOST/REPOSITORY`, as a mirror has it. That is no short form.
     pub(crate) fn moved(&self, place: &str) -> Result<Self, Error> {
-        let Self { host, repository, .. } = Self::parse(place)?;
+        let moved = Self::parse(place)?;
+        if moved.without_tag() != place {
+            let text = shown(place.as_bytes());
+            return Err(Error::new(
+                Kind::NotFound,
+                format!("read image name `{text}`: it lacks host or repository"),
+            ));
+        }
+        let Self { host, repository, .. } = moved;
         Ok(Self { host, repository, tag: self.tag.clone(), digest: self.digest.clone() })
     }
 }
@@ -153,7 +161,7 @@ fn read(text: &str) -> Result<Name, String> {
 
 /// Docker's rule: what is before the first slash is a host if it has a dot or a port, or is `localhost`.
 /// (Docker takes what has capitals for a host too; in lower case, as hosts are compared, it would be none.)
-fn looks_like_host(text: &str) -> bool {
+pub(crate) fn looks_like_host(text: &str) -> bool {
     text.eq_ignore_ascii_case("localhost") || text.contains(['.', ':', '['])
 }
 

@@ -6,6 +6,8 @@
 mod auth;
 mod document;
 mod places;
+#[allow(dead_code, reason = "the pull from registries comes next")]
+pub(crate) mod registries;
 #[cfg(test)]
 mod tests;
 

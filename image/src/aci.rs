@@ -1,18 +1,15 @@
 //! App Container Images: a tar of `manifest` and `rootfs/` (appc spec, "App Container Image").
 
 use std::collections::BTreeMap;
-use std::io::BufReader;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::blobs::{DOCUMENT_MAX, Verified};
+use crate::blobs::Verified;
 use crate::config::{DEFAULT_USER, EventHandler, ImageConfig, MountPoint, Port, null_as_default};
 use crate::convert::{Flavour, Layer};
-use crate::decompress::BUFFER_SIZE;
+use crate::converter::Converter;
 use crate::store::Prepared;
-use crate::tar_stream::{EntryKind, TarStream};
-use crate::tree::TreePath;
 use crate::{Error, Kind};
 
 #[derive(Debug, Deserialize)]
@@ -87,9 +84,9 @@ fn one() -> u16 {
 }
 
 /// Reads the manifest of an ACI in the store. The root is checked when it is converted.
-pub(crate) fn prepare(aci: Verified, shown: &str) -> Result<Prepared, Error> {
-    let text = manifest_of(&aci, shown)?;
-    let manifest: Manifest = serde_json::from_slice(&text)
+pub(crate) fn prepare(aci: Verified, converter: &Converter, shown: &str) -> Result<Prepared, Error> {
+    let text = converter.manifest(aci.file(), shown)?;
+    let manifest: Manifest = serde_json::from_str(&text)
         .map_err(|e| Error::because(Kind::Corrupt, format!("read the manifest of {shown}"), e))?;
     if manifest.ac_kind != "ImageManifest" {
         let text = format!(
@@ -115,20 +112,6 @@ pub(crate) fn prepare(aci: Verified, shown: &str) -> Result<Prepared, Error> {
     let annotations = manifest.annotations.into_iter().map(|a| (a.name, a.value)).collect();
     let config = configuration(manifest.app, labels, annotations, shown)?.check(shown)?;
     Ok(Prepared { name, config, layers: vec![Layer { blob: aci, flavour: Flavour::Aci }] })
-}
-
-/// The bytes of the member `manifest`.
-fn manifest_of(aci: &Verified, shown: &str) -> Result<Vec<u8>, Error> {
-    let input = BufReader::with_capacity(BUFFER_SIZE, aci.window());
-    let mut tar = TarStream::new(input, shown);
-    while let Some(entry) = tar.next_entry()? {
-        let path = TreePath::parse(&entry.path)
-            .map_err(|text| Error::new(Kind::Corrupt, format!("read {shown}: {text}")))?;
-        if path.parts().eq([b"manifest".as_slice()]) && matches!(entry.kind, EntryKind::File(_)) {
-            return tar.short_content(DOCUMENT_MAX);
-        }
-    }
-    Err(Error::new(Kind::NotAnImage, format!("read {shown}: no `manifest` in it")))
 }
 
 fn configuration(

@@ -1,25 +1,18 @@
 //! Blobs by digest, and the only place where a [`Verified`] is born.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use hull_converter_protocol::BUFFER_SIZE;
+pub(crate) use hull_converter_protocol::{DOCUMENT_MAX, UNCOMPRESSED_MAX as BLOB_MAX};
 use hull_errors::Doing;
 
-use crate::decompress::{BUFFER_SIZE, uncompressed};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{reading, way_out, writing};
-use crate::member::Window;
 use crate::temporary::Temporary;
 use crate::transport::partial::Complete;
 use crate::{Error, Kind};
-
-/// Longest JSON document that is read: an index, a manifest, a configuration.
-pub(crate) const DOCUMENT_MAX: u64 = 4 << 20;
-
-/// Largest blob, compressed or not.
-pub(crate) const BLOB_MAX: u64 = crate::decompress::UNCOMPRESSED_MAX;
 
 /// A blob of the store: bytes *we* hashed while we wrote them, to a file that only we may write.
 ///
@@ -41,9 +34,9 @@ impl Verified {
         self.file
     }
 
-    /// The bytes, from the first, without giving the proof away.
-    pub(crate) fn window(&self) -> Window<'_> {
-        Window::whole(&self.file)
+    /// The bytes, without giving the proof away; where the file is read next must not be changed.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
     }
 
     /// A short document, whole.
@@ -127,35 +120,22 @@ impl Blobs {
         self.keep(temporary, got)
     }
 
-    /// Copies what `source` holds, uncompressed, into the store under the digest it turns out to have.
-    pub(crate) fn add_uncompressed(
+    /// Copies `source` into the store under the digest it turns out to have.
+    pub(crate) fn add_whatever(
         &self,
         source: &mut dyn Read,
         algorithm: Algorithm,
         name: &str,
     ) -> Result<Verified, Error> {
-        let budget = Cell::new(BLOB_MAX);
-        let mut plain = uncompressed(source, &budget).map_err(|e| cannot_read(name, e))?;
-        let (temporary, got, _) = self.copy(&mut plain, algorithm, BLOB_MAX, name)?;
+        let (temporary, got, count) = self.copy(source, algorithm, BLOB_MAX, name)?;
+        check_length(name, count)?;
         self.keep(temporary, got)
-    }
-
-    /// Copies what `source` holds, uncompressed, into the store; that must have the digest `want`.
-    pub(crate) fn add_known_uncompressed(
-        &self,
-        source: &mut dyn Read,
-        want: &Digest,
-    ) -> Result<Verified, Error> {
-        let budget = Cell::new(BLOB_MAX);
-        let mut plain = uncompressed(source, &budget).map_err(|e| cannot_read(&want.to_string(), e))?;
-        self.add(&mut plain, want, None)
     }
 
     /// An unnamed file in the store's folder: room for something that is looked at and thrown away.
     pub(crate) fn scratch(&self, source: &mut dyn Read, name: &str) -> Result<File, Error> {
-        let budget = Cell::new(BLOB_MAX);
-        let mut plain = uncompressed(source, &budget).map_err(|e| cannot_read(name, e))?;
-        let (temporary, _, _) = self.copy(&mut plain, Algorithm::Sha256, BLOB_MAX, name)?;
+        let (temporary, _, count) = self.copy(source, Algorithm::Sha256, BLOB_MAX, name)?;
+        check_length(name, count)?;
         temporary.file().try_clone().doing(Kind::Host, || format!("keep {name}"))
     }
 
@@ -217,6 +197,13 @@ fn cannot_read(name: &str, error: io::Error) -> Error {
 pub(crate) fn cannot_write(folder: &Path, what: &str, error: io::Error) -> Error {
     let doing = format!("write {what} to the image store {}{}", folder.display(), way_out(&error));
     Error::because(writing(&error), doing, error)
+}
+
+fn check_length(name: &str, length: u64) -> Result<(), Error> {
+    if length <= BLOB_MAX {
+        return Ok(());
+    }
+    Err(Error::new(Kind::TooLarge, format!("read {name}: more than {BLOB_MAX} bytes")))
 }
 
 fn check_size(digest: &Digest, got: u64, want: Option<u64>) -> Result<(), Error> {

@@ -1,23 +1,15 @@
-//! Layers in, EROFS image out.
+//! Layers in, EROFS image out: asked of a process of its own.
 
-#[cfg(test)]
-mod tests;
-
-use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::os::fd::AsFd;
 
+use hull_converter_protocol::{Answer, Request};
+pub(crate) use hull_converter_protocol::{Flavour, LAYERS_MAX};
+
+use crate::Error;
 use crate::blobs::Verified;
-use crate::decompress::{BUFFER_SIZE, Limited, UNCOMPRESSED_MAX, uncompressed};
-use crate::digest::{Digest, Hashing, ImageId};
-use crate::erofs::{self, DataArea};
-use crate::error::{reading, shown, way_out, writing};
-use crate::tar_stream::{Content, Entry, EntryKind, TarStream};
-use crate::tree::{Extent, New, NodeKind, Tree, TreePath};
-use crate::{Error, Kind};
-
-/// Most layers of one image. Docker stops at 127, overlayfs at 500.
-pub(crate) const LAYERS_MAX: usize = 512;
+use crate::converter::Converter;
+use crate::digest::ImageId;
 
 /// One layer: a tar archive, compressed or not.
 pub(crate) struct Layer {
@@ -25,193 +17,23 @@ pub(crate) struct Layer {
     pub(crate) flavour: Flavour,
 }
 
-/// How a layer is to be understood.
-#[derive(Clone, Debug)]
-pub(crate) enum Flavour {
-    /// Of an OCI or Docker image: names may be whiteouts, and the uncompressed archive has this digest.
-    Oci { diff_id: Digest },
-    /// An ACI: everything is below `rootfs`, but for the file `manifest`.
-    Aci,
-}
-
 /// Writes the image `id` to `output`, an empty file.
-pub(crate) fn convert(id: &ImageId, layers: Vec<Layer>, output: &File) -> Result<(), Error> {
-    if layers.is_empty() {
-        return Err(Error::new(Kind::Corrupt, format!("convert image {id}: it has no layers")));
-    }
-    if layers.len() > LAYERS_MAX {
-        let text = format!("convert image {id}: {} layers, at most {LAYERS_MAX} are accepted", layers.len());
-        return Err(Error::new(Kind::TooLarge, text));
-    }
-    let budget = Cell::new(UNCOMPRESSED_MAX);
-    let mut conversion = Conversion { tree: Tree::new(), data: DataArea::new(output) };
-    for (index, layer) in layers.into_iter().enumerate() {
-        if index > 0 {
-            conversion.tree.next_layer();
-        }
-        conversion.layer(layer, &budget)?;
-    }
-    let Conversion { tree, data } = conversion;
-    let written = erofs::finish(data, output, &tree, id.first_bytes());
-    written.map_err(|e| {
-        Error::because(output_kind(&e), format!("write the metadata of image {id}{}", way_out(&e)), e)
-    })
-}
-
-struct Conversion<'a> {
-    tree: Tree,
-    data: DataArea<'a>,
-}
-
-/// What the bytes of a layer pass through: hashed as they come out of the decompressor.
-type Input<'a> = BufReader<Hashing<Limited<'a>>>;
-
-impl Conversion<'_> {
-    fn layer(&mut self, layer: Layer, budget: &Cell<u64>) -> Result<(), Error> {
-        let name = format!("layer {}", layer.blob.digest());
-        let algorithm = match &layer.flavour {
-            Flavour::Oci { diff_id } => diff_id.algorithm(),
-            Flavour::Aci => layer.blob.digest().algorithm(),
-        };
-        let plain = uncompressed(layer.blob.reader(), budget);
-        let plain = plain.map_err(|e| Error::because(reading(&e), format!("uncompress {name}"), e))?;
-        let input = BufReader::with_capacity(BUFFER_SIZE, Hashing::new(plain, algorithm));
-        let mut tar: TarStream<Input<'_>> = TarStream::new(input, name.as_str());
-        while let Some(entry) = tar.next_entry()? {
-            let shown = shown(&entry.path);
-            self.entry(entry, &layer.flavour, &mut tar).map_err(|stop| match stop {
-                Stop::Refused(text) => {
-                    Error::new(Kind::Corrupt, format!("convert {name}: entry `{shown}`: {text}"))
-                }
-                Stop::Unreadable(error) => error,
-                Stop::Unwritable(e) => {
-                    let doing = format!("convert {name}: entry `{shown}`: write its content{}", way_out(&e));
-                    Error::because(output_kind(&e), doing, e)
-                }
-            })?;
-        }
-        let got = tar.finish()?.into_inner().finish();
-        match layer.flavour {
-            Flavour::Oci { diff_id } if diff_id != got => {
-                let text = format!(
-                    "{name}: uncompressed it has the digest {got}, the image's config says {diff_id}"
-                );
-                Err(Error::new(Kind::Corrupt, text))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn entry(&mut self, entry: Entry, flavour: &Flavour, tar: &mut TarStream<Input<'_>>) -> Result<(), Stop> {
-        let path = TreePath::parse(&entry.path)?;
-        let path = match flavour {
-            Flavour::Oci { .. } if self.white_out(&path)? => None,
-            Flavour::Oci { .. } => Some(path),
-            Flavour::Aci => below_rootfs(&path, &entry.kind)?,
-        };
-        let Some(path) = path else { return self.give_back() };
-        let other = |kind| New::Other(kind, entry.attributes.clone());
-        let new = match entry.kind {
-            EntryKind::Directory => New::Directory(entry.attributes),
-            EntryKind::HardLink(target) => New::HardLink(link_target(&target, flavour)?),
-            EntryKind::File(content) => other(NodeKind::File(self.content(&content, tar)?)),
-            EntryKind::Symlink(target) => other(NodeKind::Symlink(target.into())),
-            EntryKind::CharacterDevice(number) => other(NodeKind::CharacterDevice(number)),
-            EntryKind::BlockDevice(number) => other(NodeKind::BlockDevice(number)),
-            EntryKind::Fifo => other(NodeKind::Fifo),
-        };
-        self.tree.put(&path, new)?;
-        self.give_back()
-    }
-
-    /// Carries out a whiteout; `false` if the path is none.
-    fn white_out(&mut self, path: &TreePath) -> Result<bool, Stop> {
-        const PREFIX: &[u8] = b".wh.";
-        let reserved = |part: &[u8]| part.starts_with(PREFIX);
-        let Some((name, mut parents)) = path.split_last() else { return Ok(false) };
-        if parents.any(reserved) {
-            return Err(Stop::Refused("a directory on its way is called like a whiteout".into()));
-        }
-        let Some(removed) = name.strip_prefix(PREFIX) else { return Ok(false) };
-        match removed {
-            b".wh..opq" => self.tree.white_out_inside(&path.parent())?,
-            // Other names with the prefix twice were aufs's own files; no builder makes a whiteout of one.
-            aufs if aufs.starts_with(PREFIX) => (),
-            b"" | b"." | b".." => return Err(Stop::Refused("a whiteout of no name".into())),
-            name => self.tree.white_out(&path.with_name(name))?,
-        }
-        Ok(true)
-    }
-
-    /// Appends a file's content to the output.
-    fn content(&mut self, content: &Content, tar: &mut TarStream<Input<'_>>) -> Result<Extent, Stop> {
-        let extent = Extent { start: self.data.position(), size: content.size() };
-        let mut position = 0;
-        for segment in content.segments() {
-            self.data.skip(segment.offset - position)?;
-            let mut left = segment.size;
-            while left > 0 {
-                let piece = tar.content(left).map_err(Stop::Unreadable)?;
-                let count = piece.len();
-                self.data.write(piece)?;
-                tar.consume(count);
-                left -= count as u64;
-            }
-            position = segment.offset + segment.size;
-        }
-        self.data.skip(content.size() - position)?;
-        self.data.align()?;
-        Ok(extent)
-    }
-
-    fn give_back(&mut self) -> Result<(), Stop> {
-        for extent in self.tree.take_freed() {
-            self.data.punch(extent)?;
-        }
-        Ok(())
-    }
-}
-
-/// Why a conversion ends early.
-enum Stop {
-    /// The entry is refused; the text says why.
-    Refused(String),
-    Unreadable(Error),
-    Unwritable(io::Error),
-}
-
-impl From<String> for Stop {
-    fn from(text: String) -> Self {
-        Stop::Refused(text)
-    }
-}
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Self {
-        Stop::Unwritable(error)
-    }
-}
-
-fn output_kind(error: &io::Error) -> Kind {
-    if error.kind() == io::ErrorKind::FileTooLarge { Kind::TooLarge } else { writing(error) }
-}
-
-fn link_target(target: &[u8], flavour: &Flavour) -> Result<TreePath, String> {
-    let path = TreePath::parse(target)?;
-    match flavour {
-        Flavour::Oci { .. } => Ok(path),
-        Flavour::Aci => path.below(b"rootfs").ok_or_else(|| "its target lies outside of `rootfs`".into()),
-    }
-}
-
-/// Only `rootfs`, what is in it, and `manifest` may be in an ACI (appc spec, "Image Layout").
-fn below_rootfs(path: &TreePath, kind: &EntryKind) -> Result<Option<TreePath>, Stop> {
-    let is_top = path.parts().nth(1).is_none();
-    match (path.parts().next(), kind) {
-        // The archive's own top, as `tar -c .` lists it.
-        (None, EntryKind::Directory) => Ok(None),
-        (Some(b"manifest"), EntryKind::File(_)) if is_top => Ok(None),
-        (Some(b"rootfs"), _) => Ok(path.below(b"rootfs")),
-        _ => Err(Stop::Refused("only `manifest` and `rootfs` may be at the top of an ACI".into())),
+pub(crate) fn convert(
+    converter: &Converter,
+    id: &ImageId,
+    layers: Vec<Layer>,
+    output: &File,
+) -> Result<(), Error> {
+    let describe = |layer: &Layer| hull_converter_protocol::Layer {
+        digest: layer.blob.digest().clone(),
+        flavour: layer.flavour.clone(),
+    };
+    let request = Request::Convert { id: id.clone(), layers: layers.iter().map(describe).collect() };
+    let blobs: Vec<File> = layers.into_iter().map(|layer| layer.blob.reader()).collect();
+    let files: Vec<_> = blobs.iter().chain([output]).map(AsFd::as_fd).collect();
+    let doing = || format!("convert image {id}");
+    match converter.ask(&request, &files, doing)? {
+        Answer::Converted => Ok(()),
+        _ => Err(converter.senseless(&doing())),
     }
 }

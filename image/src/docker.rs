@@ -8,6 +8,7 @@ use serde::de::IgnoredAny;
 use crate::blobs::{Blobs, DOCUMENT_MAX, VerifiedBytes};
 use crate::config::{DEFAULT_USER, ImageConfig, MountPoint, Port, null_as_default};
 use crate::convert::{Flavour, Layer};
+use crate::converter::Converter;
 use crate::digest::{Algorithm, Digest, ImageId};
 use crate::member::Archive;
 use crate::store::Prepared;
@@ -167,7 +168,7 @@ impl<'a> SavedImage<'a> {
         ImageId::from(&self.config_digest)
     }
 
-    pub(crate) fn prepare(self, blobs: &Blobs) -> Result<Prepared, Error> {
+    pub(crate) fn prepare(self, blobs: &Blobs, converter: &Converter) -> Result<Prepared, Error> {
         let (mut config, size) = self.member(&self.saved.config)?;
         let config = blobs.add(&mut config, &self.config_digest, Some(size))?.document()?;
         let (config, diff_ids) = configuration(&config, BTreeMap::new(), &self.name)?;
@@ -175,7 +176,11 @@ impl<'a> SavedImage<'a> {
         let layers = self.saved.layers.iter().zip(diff_ids).map(|(path, diff_id)| {
             let blob = match blobs.get(&diff_id)? {
                 Some(blob) => blob,
-                None => blobs.add_known_uncompressed(&mut self.member(path)?.0, &diff_id)?,
+                None => {
+                    let plain = self.archive.open_uncompressed(converter, path)?;
+                    let mut plain = plain.ok_or_else(|| missing(self.archive, path))?;
+                    blobs.add(&mut plain, &diff_id, None)?
+                }
             };
             Ok(Layer { blob, flavour: Flavour::Oci { diff_id } })
         });

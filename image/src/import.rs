@@ -1,25 +1,24 @@
 //! From a reference to an image in the store: which format it is, and what is done only once.
 
-use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
-use std::io::BufReader;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use hull_converter_protocol::Holds;
 use hull_errors::Doing;
 use nix::fcntl::OFlag;
 
-use crate::decompress::{Compression, UNCOMPRESSED_MAX, uncompressed};
 use crate::digest::{Algorithm, ImageId};
 use crate::docker::SavedImage;
-use crate::error::{opening, reading};
-use crate::member::{Archive, Window};
+use crate::error::opening;
+use crate::member::Archive;
 use crate::oci::{Layout, LayoutImage};
 use crate::record::{FileKey, FileState};
 use crate::store::{Imported, Store};
-use crate::tar_stream::TarStream;
-use crate::tree::TreePath;
 use crate::{Error, Kind, Reference, aci};
+
+/// All of a file.
+const WHOLE: (u64, u64) = (0, u64::MAX);
 
 /// What a file is to be read as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,17 +97,21 @@ fn read_file(
     let shown = format!("archive {}", path.display());
     let (format, archive) = match format {
         Format::Guess => guess(store, file, &shown)?,
-        format => (format, Opened::Headers(open_archive(store, file, &shown)?)),
+        format => {
+            let (_, is_compressed) = store.converter().look(&file, &shown)?;
+            (format, Opened::Headers(open_archive(store, file, is_compressed, &shown)?))
+        }
     };
     match archive {
-        Opened::Raw(mut file) => {
-            let blob = store.blobs().add_uncompressed(&mut file, Algorithm::Sha512, &shown)?;
+        Opened::Raw(file) => {
+            let mut plain = store.converter().uncompress(&file, WHOLE, &shown)?;
+            let blob = store.blobs().add_whatever(&mut plain, Algorithm::Sha512, &shown)?;
             let id = ImageId::from(blob.digest());
-            store.make(&id, || aci::prepare(blob, &shown))
+            store.make(&id, || aci::prepare(blob, store.converter(), &shown))
         }
         Opened::Headers(archive) if format == Format::DockerArchive => {
             let image = SavedImage::choose(&archive, tag, &file_name(path))?;
-            store.make(&image.id(), || image.prepare(store.blobs()))
+            store.make(&image.id(), || image.prepare(store.blobs(), store.converter()))
         }
         Opened::Headers(archive) => {
             let layout = Layout::Archive(archive);
@@ -125,10 +128,15 @@ enum Opened {
 }
 
 fn guess(store: &Store, file: File, shown: &str) -> Result<(Format, Opened), Error> {
-    if is_aci(&file, shown)? {
-        return Ok((Format::Aci, Opened::Raw(file)));
+    let (holds, is_compressed) = store.converter().look(&file, shown)?;
+    match holds {
+        Holds::Aci => return Ok((Format::Aci, Opened::Raw(file))),
+        Holds::Something => (),
+        Holds::Nothing => {
+            return Err(Error::new(Kind::NotAnImage, format!("read {shown}: the archive is empty")));
+        }
     }
-    let archive = open_archive(store, file, shown)?;
+    let archive = open_archive(store, file, is_compressed, shown)?;
     // Newer versions of `docker save` write both; the OCI half says more.
     let format = if archive.contains("oci-layout") {
         Format::OciArchive
@@ -141,38 +149,14 @@ fn guess(store: &Store, file: File, shown: &str) -> Result<(Format, Opened), Err
     Ok((format, Opened::Headers(archive)))
 }
 
-/// Whether the first thing in the archive is one of the two that an ACI may hold.
-fn is_aci(file: &File, shown: &str) -> Result<bool, Error> {
-    let budget = Cell::new(UNCOMPRESSED_MAX);
-    let not_an_archive = |e: Error| {
-        let doing =
-            format!("read {shown}: it is no tar archive (compressed by gzip, bzip2, xz or zstd, or not)");
-        Error::because(Kind::NotAnImage, doing, e)
+/// Has the headers of an archive of images read; a compressed one is uncompressed into the store first.
+fn open_archive(store: &Store, file: File, is_compressed: bool, shown: &str) -> Result<Archive, Error> {
+    let converter = store.converter();
+    let plain = match is_compressed {
+        false => file,
+        true => store.blobs().scratch(&mut converter.uncompress(&file, WHOLE, shown)?, shown)?,
     };
-    let plain = uncompressed(Window::whole(file), &budget);
-    let plain =
-        plain.map_err(|e| not_an_archive(Error::because(reading(&e), format!("uncompress {shown}"), e)))?;
-    let mut tar = TarStream::new(BufReader::new(plain), shown);
-    while let Some(entry) = tar.next_entry().map_err(not_an_archive)? {
-        let path = TreePath::parse(&entry.path);
-        let path = path.map_err(|text| Error::new(Kind::Corrupt, format!("read {shown}: {text}")))?;
-        // The archive's own top comes first in what `tar -c .` makes.
-        if let Some(first) = path.parts().next() {
-            return Ok(matches!(first, b"manifest" | b"rootfs"));
-        }
-    }
-    Err(Error::new(Kind::NotAnImage, format!("read {shown}: the archive is empty")))
-}
-
-/// Reads the headers of an archive of images; a compressed one is uncompressed into the store first.
-fn open_archive(store: &Store, file: File, shown: &str) -> Result<Archive, Error> {
-    let mut head = [0; 6];
-    let count = file.read_at(&mut head, 0).doing(Kind::Host, || format!("read {shown}"))?;
-    let plain = match Compression::sniff(&head[..count]) {
-        Compression::None => file,
-        _ => store.blobs().scratch(&mut Window::whole(&file), shown)?,
-    };
-    Archive::open_file(plain, shown)
+    Archive::open_file(converter, plain, shown)
 }
 
 /// Opens a file that somebody else made, without waiting for the other end of a pipe.

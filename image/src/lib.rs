@@ -2,20 +2,18 @@
 //!
 //! The way of an image: a [`Reference`] names it, [`Store::import`] copies its blobs into the store
 //! while hashing them ([`blobs`]), and only then are they parsed and their layers turned into one
-//! read-only file system ([`convert`]). A layer is never unpacked on the host: entries become nodes
-//! of a [`tree`] in memory, contents become blocks of the output, and names never reach a system call.
+//! read-only file system ([`convert`]). Whatever is an archive is read by a process of its own
+//! ([`Converter`]), never by this crate.
 #![forbid(unsafe_code)]
 
 mod aci;
 pub mod appc;
-mod attributes;
 mod blobs;
 mod config;
 mod convert;
-mod decompress;
+mod converter;
 mod digest;
 mod docker;
-mod erofs;
 mod error;
 mod fetch;
 #[doc(hidden)]
@@ -30,14 +28,13 @@ mod reference;
 pub mod registry;
 mod settings;
 mod store;
-mod tar_stream;
 mod temporary;
 mod transport;
-mod tree;
 pub mod trust;
 
 pub use appc::{Distribution, Name};
 pub use config::{EventHandler, ImageConfig, MountPoint, Port};
+pub use converter::Converter;
 pub use digest::{IdPrefix, ImageId};
 pub use error::{Error, Kind};
 pub use fetch::Fetcher;

@@ -21,6 +21,7 @@ use hull_errors::Doing;
 use crate::blobs::{Blobs, cannot_write};
 use crate::config::ImageConfig;
 use crate::convert::{Layer, convert};
+use crate::converter::Converter;
 use crate::digest::{IdPrefix, ImageId};
 use crate::record::{self, FORMAT, FileRecords, ImageRecord};
 use crate::temporary::{ImageLock, Temporary, sweep};
@@ -37,6 +38,7 @@ pub struct Store {
     temporary: PathBuf,
     blobs: Blobs,
     files: FileRecords,
+    converter: Converter,
 }
 
 /// An image of the store.
@@ -68,16 +70,18 @@ pub(crate) struct Prepared {
 
 impl Store {
     /// Opens the store in `images_dir`; makes what is missing, removes what dead processes have left.
+    /// Archives will be read by `converter`.
     ///
     /// # Errors
     /// [`Kind::Host`] or [`Kind::NoSpace`] if the folders cannot be made.
-    pub fn open(images_dir: &Path) -> Result<Store, Error> {
+    pub fn open(images_dir: &Path, converter: Converter) -> Result<Store, Error> {
         let temporary = images_dir.join("tmp");
         let store = Store {
             blobs: Blobs::new(images_dir.join("blobs"), temporary.clone()),
             files: FileRecords::new(images_dir.join("refs"), temporary.clone()),
             folder: images_dir.to_owned(),
             temporary,
+            converter,
         };
         store.create_folders().map_err(|e| cannot_write(images_dir, "folders", e))?;
         sweep(&store.temporary).doing(Kind::Host, || format!("clean up {}", store.temporary.display()))?;
@@ -113,6 +117,10 @@ impl Store {
     #[allow(dead_code, reason = "downloads come next")]
     pub(crate) fn partials(&self) -> Partials {
         Partials::new(self.folder.join("partial"))
+    }
+
+    pub(crate) fn converter(&self) -> &Converter {
+        &self.converter
     }
 
     pub(crate) fn files(&self) -> &FileRecords {
@@ -189,7 +197,7 @@ impl Store {
         let digests = layers.iter().map(|layer| layer.blob.digest().clone()).collect();
         let cannot_write = |e| cannot_write(&self.folder, &format!("image {id}"), e);
         let output = Temporary::create(&self.temporary).map_err(cannot_write)?;
-        convert(id, layers, output.file())?;
+        convert(&self.converter, id, layers, output.file())?;
         let erofs_size = output.file().metadata().map_err(cannot_write)?.len();
         let erofs = self.erofs_path(id);
         output.commit(&erofs).map_err(cannot_write)?;

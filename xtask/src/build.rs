@@ -15,7 +15,7 @@ its last line.
 ";
 
 /// Every program that an installation has, by package.
-const PROGRAMS: [&str; 4] = ["hull", "hull-kvm", "hull-nspawn", "hull-agent"];
+const PROGRAMS: [&str; 5] = ["hull", "hull-converter", "hull-kvm", "hull-nspawn", "hull-agent"];
 
 pub(crate) fn run(arguments: &[String], paths: &Paths) -> Result<ExitCode> {
     if !arguments.is_empty() {

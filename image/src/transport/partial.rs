@@ -18,6 +18,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use hull_converter_protocol::BUFFER_SIZE;
 use hull_errors::Doing;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -27,7 +28,6 @@ use tokio::time::{Instant, timeout_at};
 
 use super::retry::{Failure, Patience, Tries, accepted};
 use crate::blobs::cannot_write;
-use crate::decompress::BUFFER_SIZE;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::{Error, Kind, Progress, Transfer};
 

@@ -4,8 +4,9 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
-use hull_image::{Image, Imported, Reference, Store};
+use hull_image::{Converter, Image, Imported, Reference, Store};
 use serde_json::{Value, json};
 use tar::{EntryType, Header};
 use tempfile::TempDir;
@@ -103,7 +104,7 @@ impl Place {
     }
 
     pub(crate) fn store(&self) -> Store {
-        Store::open(&self.path("store")).unwrap()
+        Store::open(&self.path("store"), Converter { program: converter() }).unwrap()
     }
 
     #[track_caller]
@@ -125,6 +126,19 @@ impl Place {
         fs::write(&path, bytes).unwrap();
         path
     }
+}
+
+/// The program that reads archives, as it is now: Cargo builds the programs of this package only.
+pub(crate) fn converter() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let build = || {
+        let built =
+            Command::new(env!("CARGO")).args(["build", "--quiet", "--package", "hull-converter"]).status();
+        assert!(built.unwrap().success(), "building hull-converter");
+        let tests = std::env::current_exe().unwrap();
+        tests.parent().unwrap().parent().unwrap().join("hull-converter")
+    };
+    BUILT.get_or_init(build).clone()
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {

@@ -6,7 +6,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use hull_errors::Doing;
-use hull_image::Store;
+use hull_image::{Converter, Store};
 use hull_pod::{Flavour, Pods};
 
 use crate::cli::Global;
@@ -14,6 +14,8 @@ use crate::{Error, Kind};
 
 /// File name of the agent among hull's programs.
 pub(crate) const AGENT: &str = "hull-agent";
+/// File name of the program that reads archives among hull's programs.
+const CONVERTER: &str = "hull-converter";
 /// File name of the guest kernel among hull's programs.
 pub(crate) const KERNEL: &str = "vmlinux";
 
@@ -45,7 +47,9 @@ impl Host {
 
     pub(crate) fn images(&self) -> Result<Store, Error> {
         let path = self.dir.join("images");
-        Store::open(&path).doing(Kind::Host, || self.data_doing())
+        // Whether it is there matters only to who has an archive to read.
+        let converter = Converter { program: self.libexec.join(CONVERTER) };
+        Store::open(&path, converter).doing(Kind::Host, || self.data_doing())
     }
 
     fn data_doing(&self) -> String {

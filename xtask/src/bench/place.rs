@@ -21,7 +21,7 @@ const FIRMWARE: &str = "qboot.rom";
 const FIRMWARE_FOLDER: &str = "/usr/share/qemu";
 
 /// What hull needs to run a VM.
-const PROGRAMS: [&str; 4] = ["hull", "hull-kvm", "hull-agent", "vmlinux"];
+const PROGRAMS: [&str; 5] = ["hull", "hull-converter", "hull-kvm", "hull-agent", "vmlinux"];
 
 /// PID 1 of QEMU's guest. It does less than the agent: no /proc, no users, no limits, nobody to report
 /// to. The kernel makes a variable of the word `app=wait` on its command line.

@@ -15,7 +15,7 @@ impl TreePath {
         let parts = path.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
         let parts: Vec<Box<[u8]>> = parts.map(Into::into).collect();
         if parts.iter().any(|part| **part == *b"..") {
-            return Err(format!("`{}` leads up by `..`", crate::error::shown(path)));
+            return Err(format!("`{}` leads up by `..`", hull_converter_protocol::shown(path)));
         }
         Ok(Self(parts))
     }
@@ -51,6 +51,6 @@ impl TreePath {
 
 impl fmt::Display for TreePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&crate::error::shown(&self.0.join(&b'/')))
+        f.write_str(&hull_converter_protocol::shown(&self.0.join(&b'/')))
     }
 }

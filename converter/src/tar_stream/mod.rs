@@ -12,12 +12,12 @@ mod tests;
 
 use std::io::{self, BufRead};
 
+use hull_converter_protocol::{Kind, UNCOMPRESSED_MAX, shown};
 use tar::Header;
 
+use crate::Error;
 use crate::attributes::{Attributes, DeviceNumber, NAME_MAX, PATH_MAX, Time, Xattr};
-use crate::decompress::UNCOMPRESSED_MAX;
-use crate::error::{reading, shown};
-use crate::{Error, Kind};
+use crate::error::reading;
 use pax::{EXTENDED_MAX, Pax};
 pub(crate) use sparse::Content;
 

@@ -151,5 +151,5 @@ fn time(text: &[u8]) -> Option<Time> {
 }
 
 fn shown_keyword(keyword: &[u8]) -> String {
-    format!("`{}`", crate::error::shown(keyword))
+    format!("`{}`", hull_converter_protocol::shown(keyword))
 }

@@ -237,7 +237,7 @@ impl Tree {
                         NodeKind::Symlink(_) => "a symbolic link",
                         _ => "not a directory",
                     };
-                    return Err(format!("`{}` on its way is {what}", crate::error::shown(part)));
+                    return Err(format!("`{}` on its way is {what}", hull_converter_protocol::shown(part)));
                 }
                 _ => {
                     let kind = NodeKind::Directory(BTreeMap::new());

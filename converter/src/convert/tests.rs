@@ -1,31 +1,37 @@
 //! Converts arbitrary entries, and lets fsck.erofs judge what comes out.
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
+use hull_converter_protocol::{Algorithm, Digest, Flavour, ImageId, Layer};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::{Flavour, Layer, convert};
-use crate::blobs::Blobs;
-use crate::digest::{Algorithm, Digest, ImageId};
+use super::convert;
 
 /// What an archive of these entries converts to; whatever comes out must satisfy `fsck.erofs`.
 fn check(layers: &[Vec<u8>]) {
     let folder = TempDir::new().unwrap();
-    let blobs = Blobs::new(folder.path().to_owned(), folder.path().to_owned());
-    for path in blobs.folders() {
-        std::fs::create_dir(path).unwrap();
-    }
-    let layer = |bytes: &Vec<u8>| {
-        let digest = Digest::of(Algorithm::Sha256, bytes);
-        let blob = blobs.add(&mut bytes.as_slice(), &digest, None).unwrap();
-        Layer { blob, flavour: Flavour::Oci { diff_id: digest } }
-    };
+    let described: Vec<_> = layers
+        .iter()
+        .map(|bytes| {
+            let digest = Digest::of(Algorithm::Sha256, bytes);
+            Layer { flavour: Flavour::Oci { diff_id: digest.clone() }, digest }
+        })
+        .collect();
+    let files: Vec<_> = layers
+        .iter()
+        .map(|bytes| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            file
+        })
+        .collect();
     let id = ImageId::from(&Digest::of(Algorithm::Sha256, b""));
     let path = folder.path().join("image");
     let output = File::create_new(&path).unwrap();
-    if convert(&id, layers.iter().map(layer).collect(), &output).is_ok() {
+    if convert(&id, described.iter().zip(&files), &output).is_ok() {
         fsck(&path);
     }
 }

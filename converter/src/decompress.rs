@@ -5,18 +5,14 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use bzip2::read::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
+use hull_converter_protocol::{BUFFER_SIZE, UNCOMPRESSED_MAX};
 use lzma_rust2::XzReader;
-
-/// Bytes that all layers of one image may have together once uncompressed.
-pub(crate) const UNCOMPRESSED_MAX: u64 = 64 << 30;
 
 /// Largest window of a zstd frame, as a power of two: what `zstd -d` accepts without being told.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// Most memory an xz stream may ask for, in KiB: more than `xz -9` (64 MiB) needs.
 const XZ_MEMORY_MAX_KIB: u32 = 128 << 10;
-
-pub(crate) const BUFFER_SIZE: usize = 256 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
@@ -28,6 +24,9 @@ pub(crate) enum Compression {
 }
 
 impl Compression {
+    /// How many bytes [`Self::sniff`] looks at.
+    pub(crate) const HEAD_LEN: u64 = 6;
+
     /// Recognises a compressed file by its first bytes; whatever is none counts as uncompressed.
     pub(crate) fn sniff(head: &[u8]) -> Self {
         match head {

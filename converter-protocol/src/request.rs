@@ -1,0 +1,40 @@
+//! What may be asked.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, ImageId};
+
+/// One job. The files it is about come with it, in this order.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Turn layers into a file system. Files: the layers, lowest first; the output, empty and writable.
+    Convert { id: ImageId, layers: Vec<Layer> },
+    /// Uncompress the bytes from `start` up to `end`. Files: the input; where the plain bytes go (a pipe).
+    Uncompress { name: String, start: u64, end: u64 },
+    /// Say what an archive is. Files: the archive, compressed or not.
+    Look { name: String },
+    /// Say where each member lies. Files: the archive, not compressed.
+    List { name: String },
+    /// The manifest of an App Container Image. Files: the image, compressed or not.
+    Manifest { name: String },
+}
+
+/// One layer: a tar archive, compressed or not.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub struct Layer {
+    /// Of the blob, for errors.
+    pub digest: Digest,
+    pub flavour: Flavour,
+}
+
+/// How a layer is to be understood.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Flavour {
+    /// Of an OCI or Docker image: names may be whiteouts, and the uncompressed archive has this digest.
+    Oci { diff_id: Digest },
+    /// An ACI: everything is below `rootfs`, but for the file `manifest`.
+    Aci,
+}

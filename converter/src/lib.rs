@@ -1,0 +1,21 @@
+//! Reads archives: the code that meets bytes of strangers, for the process `hull-converter` alone.
+//!
+//! A layer is never unpacked on the host: entries become nodes of a [`tree`] in memory, contents become
+//! blocks of the output ([`erofs`]), and names never reach a system call. The library is for the binary of
+//! this crate and for fuzz targets; hull itself links only the protocol.
+#![forbid(unsafe_code)]
+
+mod attributes;
+mod convert;
+mod decompress;
+mod erofs;
+mod error;
+mod job;
+mod list;
+mod look;
+mod tar_stream;
+mod tree;
+mod window;
+
+pub use error::Error;
+pub use job::carry_out;

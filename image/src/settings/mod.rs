@@ -4,6 +4,8 @@
 //! `auth.d` holds the kinds `auth` and `dockerAuth`, `paths.d` the kind `paths`, `stage1.d` the kind `stage1`.
 
 mod auth;
+#[allow(dead_code, reason = "the pull from registries comes next")]
+pub(crate) mod docker_auth;
 mod document;
 mod places;
 #[allow(dead_code, reason = "the pull from registries comes next")]

@@ -35,6 +35,20 @@ pub struct Layer {
 pub enum Flavour {
     /// Of an OCI or Docker image: names may be whiteouts, and the uncompressed archive has this digest.
     Oci { diff_id: Digest },
-    /// An ACI: everything is below `rootfs`, but for the file `manifest`.
-    Aci,
+    /// An ACI: everything is below `rootfs`, but for the file `manifest`. Of its files only those show that
+    /// both lists name (paths inside the root, with or without a slash before them); an empty list names
+    /// everything. Directories show where they lead to something named.
+    Aci {
+        /// Its own `pathWhitelist`.
+        whitelist: Vec<String>,
+        /// The `pathWhitelist` of the uppermost image that has one among those that depend on this one.
+        whitelist_above: Vec<String>,
+    },
+}
+
+impl Flavour {
+    /// An ACI all of whose files show.
+    pub fn whole_aci() -> Self {
+        Flavour::Aci { whitelist: Vec::new(), whitelist_above: Vec::new() }
+    }
 }

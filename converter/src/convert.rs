@@ -4,6 +4,7 @@
 mod tests;
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader};
 
@@ -16,7 +17,8 @@ use crate::decompress::{Limited, uncompressed};
 use crate::erofs::{self, DataArea};
 use crate::error::{reading, way_out, writing};
 use crate::tar_stream::{Content, Entry, EntryKind, TarStream};
-use crate::tree::{Extent, New, NodeKind, Tree, TreePath};
+use crate::tree::{Extent, New, NodeId, NodeKind, Tree, TreePath};
+use crate::whitelist::Whitelist;
 use crate::window::Window;
 
 /// Writes the image `id` to `output`, an empty file.
@@ -33,14 +35,15 @@ pub(crate) fn convert<'a>(
         return Err(Error::new(Kind::TooLarge, text));
     }
     let budget = Cell::new(UNCOMPRESSED_MAX);
-    let mut conversion = Conversion { tree: Tree::new(), data: DataArea::new(output) };
+    let mut conversion =
+        Conversion { tree: Tree::new(), data: DataArea::new(output), hidden: BTreeMap::new() };
     for (index, (layer, file)) in layers.enumerate() {
         if index > 0 {
             conversion.tree.next_layer();
         }
         conversion.layer(layer, file, &budget)?;
     }
-    let Conversion { tree, data } = conversion;
+    let Conversion { tree, data, .. } = conversion;
     let written = erofs::finish(data, output, &tree, id.first_bytes());
     written.map_err(|e| {
         Error::because(writing(&e), format!("write the metadata of image {id}{}", way_out(&e)), e)
@@ -50,6 +53,14 @@ pub(crate) fn convert<'a>(
 struct Conversion<'a> {
     tree: Tree,
     data: DataArea<'a>,
+    /// Files of the current layer that do not show, for links to them that do.
+    hidden: BTreeMap<TreePath, NodeId>,
+}
+
+/// What is to be done with the entries of a layer.
+enum Rules {
+    Oci,
+    Aci(Whitelist),
 }
 
 /// What the bytes of a layer pass through: hashed as they come out of the decompressor.
@@ -60,7 +71,14 @@ impl Conversion<'_> {
         let name = format!("layer {}", layer.digest);
         let algorithm = match &layer.flavour {
             Flavour::Oci { diff_id } => diff_id.algorithm(),
-            Flavour::Aci => layer.digest.algorithm(),
+            Flavour::Aci { .. } => layer.digest.algorithm(),
+        };
+        let rules = match &layer.flavour {
+            Flavour::Oci { .. } => Rules::Oci,
+            Flavour::Aci { whitelist, whitelist_above } => {
+                let whitelist = Whitelist::new(whitelist, whitelist_above);
+                Rules::Aci(whitelist.map_err(|e| Error::new(Kind::Corrupt, format!("convert {name}: {e}")))?)
+            }
         };
         let plain = uncompressed(Window::whole(file), budget);
         let plain = plain.map_err(|e| Error::because(reading(&e), format!("uncompress {name}"), e))?;
@@ -68,7 +86,8 @@ impl Conversion<'_> {
         let mut tar: TarStream<Input<'_>> = TarStream::new(input, name.as_str());
         while let Some(entry) = tar.next_entry()? {
             let shown = shown(&entry.path);
-            self.entry(entry, &layer.flavour, &mut tar).map_err(|stop| match stop {
+            let done = self.entry(entry, &rules, &mut tar);
+            done.and_then(|()| self.give_back()).map_err(|stop| match stop {
                 Stop::Refused(text) => {
                     Error::new(Kind::Corrupt, format!("convert {name}: entry `{shown}`: {text}"))
                 }
@@ -79,6 +98,7 @@ impl Conversion<'_> {
                 }
             })?;
         }
+        std::mem::take(&mut self.hidden).into_values().for_each(|node| self.tree.let_go(node));
         let got = tar.finish()?.into_inner().finish();
         match &layer.flavour {
             Flavour::Oci { diff_id } if *diff_id != got => {
@@ -91,26 +111,71 @@ impl Conversion<'_> {
         }
     }
 
-    fn entry(&mut self, entry: Entry, flavour: &Flavour, tar: &mut TarStream<Input<'_>>) -> Result<(), Stop> {
+    fn entry(&mut self, entry: Entry, rules: &Rules, tar: &mut TarStream<Input<'_>>) -> Result<(), Stop> {
         let path = TreePath::parse(&entry.path)?;
-        let path = match flavour {
-            Flavour::Oci { .. } if self.white_out(&path)? => None,
-            Flavour::Oci { .. } => Some(path),
-            Flavour::Aci => below_rootfs(&path, &entry.kind)?,
+        let path = match rules {
+            Rules::Oci if self.white_out(&path)? => None,
+            Rules::Oci => Some(path),
+            Rules::Aci(_) => below_rootfs(&path, &entry.kind)?,
         };
-        let Some(path) = path else { return self.give_back() };
-        let other = |kind| New::Other(kind, entry.attributes.clone());
+        let Some(path) = path else { return Ok(()) };
+        let is_directory = matches!(entry.kind, EntryKind::Directory);
+        if let Rules::Aci(whitelist) = rules
+            && !whitelist.shows_all()
+            && !(if is_directory { whitelist.shows_directory(&path) } else { whitelist.shows(&path) })
+        {
+            return if is_directory { Ok(()) } else { self.hide(path, entry, rules, tar) };
+        }
         let new = match entry.kind {
             EntryKind::Directory => New::Directory(entry.attributes),
-            EntryKind::HardLink(target) => New::HardLink(link_target(&target, flavour)?),
-            EntryKind::File(content) => other(NodeKind::File(self.content(&content, tar)?)),
-            EntryKind::Symlink(target) => other(NodeKind::Symlink(target.into())),
-            EntryKind::CharacterDevice(number) => other(NodeKind::CharacterDevice(number)),
-            EntryKind::BlockDevice(number) => other(NodeKind::BlockDevice(number)),
-            EntryKind::Fifo => other(NodeKind::Fifo),
+            EntryKind::HardLink(target) => {
+                let target = link_target(&target, rules)?;
+                self.hidden.get(&target).map_or(New::HardLink(target), |node| New::Again(*node))
+            }
+            other => New::Other(self.node_kind(other, tar)?, entry.attributes),
         };
-        self.tree.put(&path, new)?;
-        self.give_back()
+        Ok(self.tree.put(&path, new)?)
+    }
+
+    /// What a node is, its content appended to the output.
+    fn node_kind(&mut self, kind: EntryKind, tar: &mut TarStream<Input<'_>>) -> Result<NodeKind, Stop> {
+        Ok(match kind {
+            EntryKind::File(content) => NodeKind::File(self.content(&content, tar)?),
+            EntryKind::Symlink(target) => NodeKind::Symlink(target.into()),
+            EntryKind::CharacterDevice(number) => NodeKind::CharacterDevice(number),
+            EntryKind::BlockDevice(number) => NodeKind::BlockDevice(number),
+            EntryKind::Fifo => NodeKind::Fifo,
+            EntryKind::Directory | EntryKind::HardLink(_) => unreachable!("its caller puts those itself"),
+        })
+    }
+
+    /// Keeps a file without giving it a name: a hard link that shows may follow.
+    fn hide(
+        &mut self,
+        path: TreePath,
+        entry: Entry,
+        rules: &Rules,
+        tar: &mut TarStream<Input<'_>>,
+    ) -> Result<(), Stop> {
+        let node = match entry.kind {
+            EntryKind::HardLink(target) => {
+                let target = link_target(&target, rules)?;
+                let node = match self.hidden.get(&target) {
+                    Some(node) => *node,
+                    None => self.tree.find_linkable(&target)?,
+                };
+                self.tree.hold(node);
+                node
+            }
+            other => {
+                let kind = self.node_kind(other, tar)?;
+                self.tree.add_unnamed(kind, entry.attributes)?
+            }
+        };
+        if let Some(replaced) = self.hidden.insert(path, node) {
+            self.tree.let_go(replaced);
+        }
+        Ok(())
     }
 
     /// Carries out a whiteout; `false` if the path is none.
@@ -181,11 +246,11 @@ impl From<io::Error> for Stop {
     }
 }
 
-fn link_target(target: &[u8], flavour: &Flavour) -> Result<TreePath, String> {
+fn link_target(target: &[u8], rules: &Rules) -> Result<TreePath, String> {
     let path = TreePath::parse(target)?;
-    match flavour {
-        Flavour::Oci { .. } => Ok(path),
-        Flavour::Aci => path.below(b"rootfs").ok_or_else(|| "its target lies outside of `rootfs`".into()),
+    match rules {
+        Rules::Oci => Ok(path),
+        Rules::Aci(_) => path.below(b"rootfs").ok_or_else(|| "its target lies outside of `rootfs`".into()),
     }
 }
 

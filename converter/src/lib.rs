@@ -15,6 +15,7 @@ mod list;
 mod look;
 mod tar_stream;
 mod tree;
+mod whitelist;
 mod window;
 
 pub use error::Error;

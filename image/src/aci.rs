@@ -111,7 +111,7 @@ pub(crate) fn prepare(aci: Verified, converter: &Converter, shown: &str) -> Resu
     };
     let annotations = manifest.annotations.into_iter().map(|a| (a.name, a.value)).collect();
     let config = configuration(manifest.app, labels, annotations, shown)?.check(shown)?;
-    Ok(Prepared { name, config, layers: vec![Layer { blob: aci, flavour: Flavour::Aci }] })
+    Ok(Prepared { name, config, layers: vec![Layer { blob: aci, flavour: Flavour::whole_aci() }] })
 }
 
 fn configuration(

@@ -73,6 +73,8 @@ pub(crate) enum New {
     Directory(Attributes),
     Other(NodeKind, Attributes),
     HardLink(TreePath),
+    /// One more name of something that was added unnamed.
+    Again(NodeId),
 }
 
 #[derive(Debug)]
@@ -133,8 +135,28 @@ impl Tree {
                 let node = self.add(kind, attributes)?;
                 self.set_child(parent, name, node)
             }
-            New::HardLink(target) => self.put_hard_link(parent, name, &target),
+            New::HardLink(target) => {
+                let node = self.find_linkable(&target)?;
+                self.put_again(parent, name, node)
+            }
+            New::Again(node) => self.put_again(parent, name, node),
         }
+    }
+
+    /// Adds something that no name leads to yet. It stays until [`Self::let_go`].
+    pub(crate) fn add_unnamed(&mut self, kind: NodeKind, attributes: Attributes) -> Result<NodeId, Refusal> {
+        self.count_entry()?;
+        self.add(kind, attributes)
+    }
+
+    /// Keeps a node until [`Self::let_go`], whatever happens to its names.
+    pub(crate) fn hold(&mut self, node: NodeId) {
+        self.nodes[node.index()].names += 1;
+    }
+
+    /// Ends what [`Self::add_unnamed`] or [`Self::hold`] began.
+    pub(crate) fn let_go(&mut self, node: NodeId) {
+        self.unname(node);
     }
 
     /// Removes what lower layers have at `path` (`.wh.NAME` of the OCI image format, "Whiteouts").
@@ -205,13 +227,18 @@ impl Tree {
         }
     }
 
-    fn put_hard_link(&mut self, parent: NodeId, name: &[u8], target: &TreePath) -> Result<(), Refusal> {
+    /// What a hard link to `target` would name.
+    pub(crate) fn find_linkable(&self, target: &TreePath) -> Result<NodeId, Refusal> {
         let Some(node) = self.find(target.parts()) else {
             return Err(format!("its target `{target}` is not in the image"));
         };
-        if self.children(node).is_some() {
-            return Err(format!("its target `{target}` is a directory"));
+        match self.children(node) {
+            None => Ok(node),
+            Some(_) => Err(format!("its target `{target}` is a directory")),
         }
+    }
+
+    fn put_again(&mut self, parent: NodeId, name: &[u8], node: NodeId) -> Result<(), Refusal> {
         if self.child(parent, name).is_some_and(|child| child.node == node) {
             self.touch(parent, name);
             return Ok(());

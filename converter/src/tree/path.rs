@@ -5,7 +5,7 @@ use std::fmt;
 use super::Refusal;
 
 /// A path below the root of an image; without parts it is the root itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TreePath(Vec<Box<[u8]>>);
 
 impl TreePath {
@@ -22,6 +22,10 @@ impl TreePath {
 
     pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(|part| &**part)
+    }
+
+    pub(crate) fn is_below_or_at(&self, other: &TreePath) -> bool {
+        self.0.starts_with(&other.0)
     }
 
     /// The last part, and those before it.

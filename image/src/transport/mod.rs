@@ -1,5 +1,7 @@
 //! Bytes over HTTP: clients, downloads that go on where they were cut, retries.
 
+#[allow(dead_code, reason = "likewise")]
+pub(crate) mod client;
 #[allow(dead_code, reason = "the downloads of layers and of archives come next")]
 pub(crate) mod partial;
 #[allow(dead_code, reason = "likewise")]

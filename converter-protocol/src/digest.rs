@@ -128,6 +128,12 @@ impl ImageId {
     }
 }
 
+impl From<&ImageId> for Digest {
+    fn from(id: &ImageId) -> Self {
+        id.0.replacen('-', ":", 1).parse().expect("an id is a digest with a dash")
+    }
+}
+
 impl From<&Digest> for ImageId {
     fn from(digest: &Digest) -> Self {
         Self(format!("{}-{}", digest.algorithm.name(), digest.hex))

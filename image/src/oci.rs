@@ -224,6 +224,11 @@ impl<'a> LayoutImage<'a> {
     }
 }
 
+/// The configuration that a manifest names; `None` for other documents.
+pub(crate) fn config_of(manifest: &[u8]) -> Option<Digest> {
+    Some(serde_json::from_slice::<Manifest>(manifest).ok()?.config?.digest)
+}
+
 fn parse_index(text: &[u8], shown: &str) -> Result<Vec<Descriptor>, Error> {
     let index: Index = serde_json::from_slice(text)
         .map_err(|e| Error::because(Kind::Corrupt, format!("read an index of {shown}"), e))?;

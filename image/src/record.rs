@@ -1,32 +1,69 @@
 //! What the store remembers in JSON: one record an image, one for each archive file that was imported.
+//!
+//! Records are written whole by [`write`], so one that cannot be read was damaged, or written by another
+//! version of hull. Neither is an error: the image is made anew, from the blobs that are there.
 
+use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ImageConfig;
+use crate::convert::Flavour;
 use crate::digest::{Algorithm, Digest, ImageId};
 use crate::temporary::Temporary;
 
 /// Raised whenever a record or the conversion changes; images of another version are made anew.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
-/// `manifests/ID.json`. Written last: an image with a record is whole.
+/// `manifests/ID.json`. Written last: an image with a record is whole. The file's time of modification is
+/// when the image was last used.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ImageRecord {
     pub(crate) format: u32,
     pub(crate) id: ImageId,
+    /// The name it came by first.
     pub(crate) name: String,
+    pub(crate) kind: ImageKind,
+    pub(crate) imported: SystemTime,
     /// Length of the EROFS file, so that a truncated one is noticed.
     pub(crate) erofs_size: u64,
-    /// The blobs that the image was made of.
-    pub(crate) layers: Vec<Digest>,
+    /// The blobs that say what the image is: the one the id stands for, then others.
+    pub(crate) documents: Vec<Digest>,
+    /// What the file system was made of, the lowest layer first.
+    pub(crate) layers: Vec<LayerRecord>,
     pub(crate) config: ImageConfig,
+}
+
+/// A layer, such that it can be converted again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LayerRecord {
+    pub(crate) blob: Digest,
+    pub(crate) flavour: Flavour,
+}
+
+/// What an image was before it became one of the store's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageKind {
+    /// An App Container Image; its id is that of the uncompressed archive.
+    Aci,
+    /// Has a manifest of OCI's or Docker's making; its id is that of the manifest.
+    Oci,
+    /// From `docker save`, which writes no manifest; its id is that of the configuration.
+    Docker,
+}
+
+impl ImageRecord {
+    /// All blobs that the image needs.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = &Digest> {
+        self.documents.iter().chain(self.layers.iter().map(|layer| &layer.blob))
+    }
 }
 
 /// `refs/HASH.json`: which image an archive file held when it was in this state.
@@ -93,8 +130,12 @@ impl FileRecords {
         Self { folder, temporary }
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub(crate) fn get(&self, key: &FileKey, state: &FileState) -> Option<ImageId> {
-        let record: FileRecord = read(&self.path(key)?).ok()?;
+        let record: FileRecord = read(&self.path(key)?).ok()??;
         let same = record.format == FORMAT && record.key == *key && record.state == *state;
         same.then_some(record.id)
     }
@@ -111,12 +152,51 @@ impl FileRecords {
     }
 }
 
-pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
-    Ok(serde_json::from_slice(&fs::read(path)?)?)
+impl FileRecord {
+    /// The image that the file still holds; `None` if it has changed since, or is gone.
+    pub(crate) fn current_image(&self) -> Option<&ImageId> {
+        let state = FileState::of(&fs::metadata(&self.key.path).ok()?);
+        (self.format == FORMAT && self.state == state).then_some(&self.id)
+    }
+}
+
+/// A record; `None` if it is not there or cannot be understood.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 pub(crate) fn write<T: Serialize>(record: &T, temporary: &Path, path: &Path) -> io::Result<()> {
     let file = Temporary::create(temporary)?;
     file.file().write_all(&serde_json::to_vec_pretty(record)?)?;
     file.commit(path)
+}
+
+/// Whether there was such a record.
+pub(crate) fn remove(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Every digest that a record names, whichever version wrote it; `None` for what is no record at all.
+/// So that nothing an image of another version needs is taken for garbage.
+pub(crate) fn digests(text: &[u8]) -> Option<BTreeSet<Digest>> {
+    let mut pending = vec![serde_json::from_slice::<serde_json::Value>(text).ok()?];
+    let mut found = BTreeSet::new();
+    while let Some(value) = pending.pop() {
+        match value {
+            // An image's id is the digest of a blob, written with a dash.
+            serde_json::Value::String(text) => found.extend(text.replacen('-', ":", 1).parse::<Digest>()),
+            serde_json::Value::Array(inside) => pending.extend(inside),
+            serde_json::Value::Object(inside) => pending.extend(inside.into_iter().map(|(_, value)| value)),
+            _ => (),
+        }
+    }
+    Some(found)
 }

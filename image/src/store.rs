@@ -3,33 +3,33 @@
 //! ```text
 //! blobs/sha256/HEX  blobs/sha512/HEX   as they came, hashed
 //! erofs/ID.erofs                       the file system of an image
-//! manifests/ID.json                    what is known of it; written last
+//! manifests/ID.json                    what is known of it; written last, removed first
+//! names/HASH.json                      what a name led to when it was last fetched
 //! partial/KEY                          downloads that are not whole (see `transport::partial`)
 //! refs/HASH.json                       which image an archive file held
 //! tmp/                                 being written, or left by the dead (see `temporary`)
+//! lock                                 see `lock`
 //! ```
 //! Every file is written to `tmp/`, synced, renamed, and its folder synced: after a crash a name leads
-//! to a whole file or to none.
+//! to a whole file or to none. What an image needs is there before its record is, and goes after it.
 
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use hull_errors::Doing;
 
 use crate::blobs::{Blobs, cannot_write};
 use crate::config::ImageConfig;
-use crate::convert::{Layer, convert};
+use crate::convert::{Flavour, Layer, convert};
 use crate::converter::Converter;
-use crate::digest::{IdPrefix, ImageId};
-use crate::record::{self, FORMAT, FileRecords, ImageRecord};
+use crate::digest::{Digest, IdPrefix, ImageId};
+use crate::lock::{Exclusive, Hold};
+use crate::names::{NamedImage, Names};
+use crate::record::{self, FORMAT, FileRecords, ImageKind, ImageRecord, LayerRecord};
 use crate::temporary::{ImageLock, Temporary, sweep};
 use crate::transport::partial::Partials;
-use crate::{Error, Kind, Reference, import};
-
-/// The folders of a store: for the owner, and to look at for the group that may use hull.
-const FOLDER_MODE: u32 = 0o750;
+use crate::{Error, Kind, Reference, folders, import, oci};
 
 /// Where images are kept.
 #[derive(Debug)]
@@ -38,6 +38,7 @@ pub struct Store {
     temporary: PathBuf,
     blobs: Blobs,
     files: FileRecords,
+    names: Names,
     converter: Converter,
 }
 
@@ -79,21 +80,34 @@ impl Store {
         let store = Store {
             blobs: Blobs::new(images_dir.join("blobs"), temporary.clone()),
             files: FileRecords::new(images_dir.join("refs"), temporary.clone()),
+            names: Names::new(images_dir.join("names"), temporary.clone()),
             folder: images_dir.to_owned(),
             temporary,
             converter,
         };
-        store.create_folders().map_err(|e| cannot_write(images_dir, "folders", e))?;
+        folders::create(store.folders()).map_err(|e| cannot_write(images_dir, "folders", e))?;
         sweep(&store.temporary).doing(Kind::Host, || format!("clean up {}", store.temporary.display()))?;
         Ok(store)
     }
 
-    /// Brings an image into the store, unless it is there.
+    /// Brings an image into the store, unless it is there. Either way it counts as used.
     ///
     /// # Errors
     /// Whatever [`Kind`] names; nothing of a failed import stays but blobs that were found right.
     pub fn import(&self, reference: &Reference) -> Result<Imported, Error> {
-        import::import(self, reference)
+        let _hold = self.hold()?;
+        let imported = import::import(self, reference)?;
+        self.touch(&imported.image.id);
+        Ok(imported)
+    }
+
+    /// Keeps everything in the store. Waits for a removal that is deciding what goes.
+    ///
+    /// # Errors
+    /// [`Kind::Host`] if the lock cannot be had.
+    pub fn hold(&self) -> Result<Hold, Error> {
+        let path = self.lock_path();
+        Hold::acquire(&path).doing(Kind::Host, || format!("lock image store {}", path.display()))
     }
 
     /// An image of the store by its id.
@@ -109,12 +123,51 @@ impl Store {
         self.folder.join("erofs").join(format!("{id}.erofs"))
     }
 
+    /// What a name led to when it was last fetched, if the store still has that image.
+    ///
+    /// # Errors
+    /// [`Kind::Host`].
+    pub fn named(&self, name: &str) -> Result<Option<NamedImage>, Error> {
+        let named = self.names.get(name).doing(Kind::Host, || format!("look up the name {name}"))?;
+        let Some(named) = named else { return Ok(None) };
+        Ok(self.find(&named.image)?.map(|_| named))
+    }
+
+    /// Remembers what a name leads to. Whoever calls it holds the store, and has the image from it.
+    ///
+    /// # Errors
+    /// [`Kind::Host`] or [`Kind::NoSpace`].
+    pub fn put_name(&self, named: &NamedImage) -> Result<(), Error> {
+        let put = self.names.put(named);
+        put.map_err(|e| cannot_write(&self.folder, &format!("the name {}", named.name), e))
+    }
+
+    /// Forgets a name; the image stays. Says whether there was such a name.
+    ///
+    /// # Errors
+    /// [`Kind::Host`].
+    pub fn remove_name(&self, name: &str) -> Result<bool, Error> {
+        self.names.remove(name).doing(Kind::Host, || format!("forget the name {name}"))
+    }
+
+    pub(crate) fn exclusive(&self) -> Result<Exclusive, Error> {
+        let path = self.lock_path();
+        Exclusive::acquire(&path).doing(Kind::Host, || format!("lock image store {}", path.display()))
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
     pub(crate) fn blobs(&self) -> &Blobs {
         &self.blobs
     }
 
     /// Downloads that are not whole.
-    #[allow(dead_code, reason = "downloads come next")]
     pub(crate) fn partials(&self) -> Partials {
         Partials::new(self.folder.join("partial"))
     }
@@ -127,36 +180,49 @@ impl Store {
         &self.files
     }
 
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
+    }
+
     /// An image of the store; `None` if it is not there, or was made by another version of hull.
     pub(crate) fn find(&self, id: &ImageId) -> Result<Option<Image>, Error> {
-        let record: ImageRecord = match record::read(&self.record_path(id)) {
-            Ok(record) => record,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound) => return Ok(None),
-            // A record that cannot be understood is replaced by the next import.
-            Err(e) if e.kind() == io::ErrorKind::InvalidData || e.kind() == io::ErrorKind::UnexpectedEof => {
-                return Ok(None);
-            }
-            Err(e) => return Err(Error::because(Kind::Host, format!("read the record of image {id}"), e)),
-        };
-        let erofs = self.erofs_path(id);
-        let whole = fs::metadata(&erofs).is_ok_and(|file| file.is_file() && file.len() == record.erofs_size);
-        if record.format != FORMAT || record.id != *id || !whole {
-            return Ok(None);
+        Ok(self.record(id)?.map(|record| self.image(record)))
+    }
+
+    /// The record of an image that is whole and of this version.
+    pub(crate) fn record(&self, id: &ImageId) -> Result<Option<ImageRecord>, Error> {
+        let record: Option<ImageRecord> = record::read(&self.record_path(id))
+            .doing(Kind::Host, || format!("read the record of image {id}"))?;
+        Ok(record.filter(|record| {
+            let erofs = fs::metadata(self.erofs_path(id));
+            let whole = erofs.is_ok_and(|file| file.is_file() && file.len() == record.erofs_size);
+            record.format == FORMAT && record.id == *id && whole
+        }))
+    }
+
+    pub(crate) fn image(&self, record: ImageRecord) -> Image {
+        let erofs = self.erofs_path(&record.id);
+        Image { id: record.id, name: record.name, erofs, config: record.config }
+    }
+
+    /// The ids of all records, readable or not, in the order of their bytes.
+    pub(crate) fn ids(&self) -> Result<Vec<ImageId>, Error> {
+        let folder = self.records_folder();
+        let doing = || format!("list {}", folder.display());
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&folder).doing(Kind::Host, doing)? {
+            let name = entry.doing(Kind::Host, doing)?.file_name();
+            ids.extend(name.to_str().and_then(|name| name.strip_suffix(".json")?.parse::<ImageId>().ok()));
         }
-        Ok(Some(Image { id: record.id, name: record.name, erofs, config: record.config }))
+        ids.sort_unstable();
+        Ok(ids)
     }
 
     /// The only image whose id begins so.
     pub(crate) fn get_by_prefix(&self, prefix: &IdPrefix) -> Result<Image, Error> {
         let shown = prefix.as_str();
-        let folder = self.folder.join("manifests");
-        let mut ids = Vec::new();
-        for entry in fs::read_dir(&folder).doing(Kind::Host, || format!("list {}", folder.display()))? {
-            let name = entry.doing(Kind::Host, || format!("list {}", folder.display()))?.file_name();
-            let id = name.to_str().and_then(|name| name.strip_suffix(".json")?.parse::<ImageId>().ok());
-            ids.extend(id.filter(|id| id.as_str().starts_with(shown)));
-        }
-        ids.sort_unstable();
+        let mut ids = self.ids()?;
+        ids.retain(|id| id.as_str().starts_with(shown));
         match &*ids {
             [id] => self.get(id),
             [] => Err(Error::new(
@@ -194,29 +260,61 @@ impl Store {
 
     fn convert(&self, id: &ImageId, prepared: Prepared) -> Result<Image, Error> {
         let Prepared { name, config, layers } = prepared;
-        let digests = layers.iter().map(|layer| layer.blob.digest().clone()).collect();
+        let (kind, documents) = self.kind_and_documents(id, &layers)?;
+        let records = layers
+            .iter()
+            .map(|layer| LayerRecord { blob: layer.blob.digest().clone(), flavour: layer.flavour.clone() });
+        let records = records.collect();
         let cannot_write = |e| cannot_write(&self.folder, &format!("image {id}"), e);
         let output = Temporary::create(&self.temporary).map_err(cannot_write)?;
         convert(&self.converter, id, layers, output.file())?;
         let erofs_size = output.file().metadata().map_err(cannot_write)?.len();
-        let erofs = self.erofs_path(id);
-        output.commit(&erofs).map_err(cannot_write)?;
-        let record =
-            ImageRecord { format: FORMAT, id: id.clone(), name, erofs_size, layers: digests, config };
+        output.commit(&self.erofs_path(id)).map_err(cannot_write)?;
+        let record = ImageRecord {
+            format: FORMAT,
+            id: id.clone(),
+            name,
+            kind,
+            imported: SystemTime::now(),
+            erofs_size,
+            documents,
+            layers: records,
+            config,
+        };
         record::write(&record, &self.temporary, &self.record_path(id)).map_err(cannot_write)?;
-        Ok(Image { id: record.id, name: record.name, erofs, config: record.config })
+        Ok(self.image(record))
     }
 
-    fn record_path(&self, id: &ImageId) -> PathBuf {
-        self.folder.join("manifests").join(format!("{id}.json"))
-    }
-
-    fn create_folders(&self) -> io::Result<()> {
-        let folders = ["erofs", "manifests", "partial", "refs"].map(|name| self.folder.join(name));
-        let folders = folders.into_iter().chain(self.blobs.folders()).chain([self.temporary.clone()]);
-        for folder in folders.filter(|folder| !folder.is_dir()) {
-            DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+    /// The blobs that say what an image is, as far as they are no layers.
+    fn kind_and_documents(&self, id: &ImageId, layers: &[Layer]) -> Result<(ImageKind, Vec<Digest>), Error> {
+        if layers.iter().all(|layer| matches!(layer.flavour, Flavour::Aci)) {
+            return Ok((ImageKind::Aci, Vec::new()));
         }
-        Ok(())
+        let own = Digest::from(id);
+        let missing =
+            || Error::new(Kind::Corrupt, format!("import image {id}: its blob is not in the store"));
+        let document = self.blobs.get(&own)?.ok_or_else(missing)?.document()?;
+        Ok(match oci::config_of(document.as_slice()) {
+            Some(config) => (ImageKind::Oci, vec![own, config]),
+            None => (ImageKind::Docker, vec![own]),
+        })
+    }
+
+    pub(crate) fn records_folder(&self) -> PathBuf {
+        self.folder.join("manifests")
+    }
+
+    pub(crate) fn record_path(&self, id: &ImageId) -> PathBuf {
+        self.records_folder().join(format!("{id}.json"))
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.folder.join("lock")
+    }
+
+    fn folders(&self) -> impl Iterator<Item = PathBuf> {
+        let own =
+            ["erofs", "manifests", "names", "partial", "refs", "tmp"].map(|name| self.folder.join(name));
+        [self.folder.clone()].into_iter().chain(own).chain(self.blobs.folders())
     }
 }

@@ -15,7 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::digest::ImageId;
 
 /// What the store's files may be: written by their owner, read by the group that may use hull.
-const FILE_MODE: u32 = 0o640;
+pub(crate) const FILE_MODE: u32 = 0o640;
 
 /// A file that vanishes when it is dropped, unless it was committed.
 pub(crate) struct Temporary {
@@ -67,7 +67,7 @@ impl Drop for Temporary {
     }
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
@@ -99,16 +99,18 @@ impl Drop for ImageLock {
     }
 }
 
-/// Removes what dead processes have left. What cannot be removed does no harm.
-pub(crate) fn sweep(folder: &Path) -> io::Result<()> {
+/// Removes what dead processes have left, and says how much. What cannot be removed does no harm.
+pub(crate) fn sweep(folder: &Path) -> io::Result<usize> {
+    let mut removed = 0;
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let Ok(file) = File::open(&path) else { continue };
         let Ok(held) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
         // Names are given up only under the lock: a file that still has one has this one.
         if held.metadata()?.nlink() != 0 {
-            let _ = fs::remove_file(&path); // It was committed between our `open` and our lock.
+            // It fails if the file was committed between our `open` and our lock.
+            removed += usize::from(fs::remove_file(&path).is_ok());
         }
     }
-    Ok(())
+    Ok(removed)
 }

@@ -5,4 +5,5 @@ mod conversion;
 mod formats;
 mod hostile;
 mod interruption;
+mod store;
 mod support;

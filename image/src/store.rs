@@ -287,7 +287,7 @@ impl Store {
 
     /// The blobs that say what an image is, as far as they are no layers.
     fn kind_and_documents(&self, id: &ImageId, layers: &[Layer]) -> Result<(ImageKind, Vec<Digest>), Error> {
-        if layers.iter().all(|layer| matches!(layer.flavour, Flavour::Aci)) {
+        if layers.iter().all(|layer| matches!(layer.flavour, Flavour::Aci { .. })) {
             return Ok((ImageKind::Aci, Vec::new()));
         }
         let own = Digest::from(id);

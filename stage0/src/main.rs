@@ -7,6 +7,7 @@
 mod cli;
 mod cmd;
 mod host;
+mod progress;
 mod table;
 
 use std::process::ExitCode;
@@ -56,6 +57,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Command::Status(args) => cmd::status::status(&args, &host),
         Command::Rm(args) => cmd::rm::rm(&args, &host),
         Command::Gc(args) => cmd::gc::gc(&args, &host),
+        Command::Fetch(args) => cmd::fetch::fetch(&args, &host),
         Command::Doctor(args) => cmd::doctor::doctor(&args, &host),
         Command::Version => Ok(cmd::version::version()),
     }

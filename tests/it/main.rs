@@ -3,6 +3,7 @@
 
 mod cases;
 mod crash;
+mod fetch;
 mod host;
 mod images;
 mod interactive;

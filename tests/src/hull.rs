@@ -41,6 +41,7 @@ impl Flavour {
 #[derive(Debug)]
 pub struct Hull {
     dir: TempDir,
+    settings: TempDir,
 }
 
 /// How a command ended.
@@ -60,8 +61,9 @@ impl Default for Hull {
 impl Hull {
     /// A new, empty data directory.
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("hull-test-").tempdir().expect("a temporary directory");
-        Self { dir }
+        let folder =
+            || tempfile::Builder::new().prefix("hull-test-").tempdir().expect("a temporary directory");
+        Self { dir: folder(), settings: folder() }
     }
 
     /// The data directory.
@@ -69,10 +71,17 @@ impl Hull {
         self.dir.path()
     }
 
-    /// `hull ARGS`, not started yet.
+    /// The administrator's settings, empty at first.
+    pub fn settings(&self) -> &Path {
+        self.settings.path()
+    }
+
+    /// `hull ARGS`, not started yet. Nothing that the host is set up for reaches it.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(binaries().join("hull"));
-        command.env("HULL_DIR", self.dir()).args(args);
+        command.env("HULL_DIR", self.dir()).env("HULL_LOCAL_CONFIG", self.settings());
+        command.env("HULL_SYSTEM_CONFIG", self.settings().join("vendor")).env_remove("HULL_USER_CONFIG");
+        command.args(args);
         command
     }
 

@@ -17,8 +17,11 @@ use crate::{Error, Kind};
 const FILE_MAX: u64 = 1 << 20;
 
 /// The folders that are looked into, and the kinds that may be in each.
-const FOLDERS: [(&str, &[&str]); 3] =
+pub(super) const FOLDERS: [(&str, &[&str]); 3] =
     [("auth.d", &["auth", "dockerAuth"]), ("paths.d", &["paths"]), ("stage1.d", &["stage1"])];
+
+/// Those that say where things are.
+pub(super) const PLACES: [(&str, &[&str]); 1] = [("paths.d", &["paths"])];
 
 /// A settings file of a known kind, version 1.
 #[derive(Debug)]
@@ -30,11 +33,14 @@ pub(super) struct Document {
 }
 
 impl Document {
-    /// The documents of one of the three folders, in the order of their names.
-    pub(super) fn read_all(folder: &Path) -> Result<Vec<Document>, Error> {
+    /// The documents of some of the folders in one of the three places, in the order of their names.
+    pub(super) fn read_all(
+        place: &Path,
+        folders: &[(&str, &[&'static str])],
+    ) -> Result<Vec<Document>, Error> {
         let mut documents = Vec::new();
-        for (name, kinds) in FOLDERS {
-            for path in files(&folder.join(name))? {
+        for (name, kinds) in folders {
+            for path in files(&place.join(name))? {
                 documents.push(Document::read(path, kinds)?);
             }
         }

@@ -43,11 +43,23 @@ impl Settings {
     /// [`crate::Kind::Host`] for a file that cannot be read, that is wrong, or that says again what another of the
     /// same folder says; the text names the files.
     pub fn load(folders: &SettingsFolders) -> Result<Self, Error> {
+        Self::load_from(folders, &document::FOLDERS)
+    }
+
+    /// Reads only what says where things are, and so nothing that is secret or wrong elsewhere.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn load_places(folders: &SettingsFolders) -> Result<Self, Error> {
+        Self::load_from(folders, &document::PLACES)
+    }
+
+    fn load_from(folders: &SettingsFolders, kinds: &[(&str, &[&'static str])]) -> Result<Self, Error> {
         let mut all = Settings::default();
         for folder in folders.in_order() {
             let mut said = Folder::default();
             let mut one = Settings::default();
-            for document in Document::read_all(folder)? {
+            for document in Document::read_all(folder, kinds)? {
                 one.add(&document, &mut said)?;
             }
             all.replace(one);

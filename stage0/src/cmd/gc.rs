@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use hull_errors::Doing;
 use hull_pod::{Found, Kind as PodKind, Pods, State};
 
-use crate::cli::GcArgs;
+use crate::cli::pod::GcArgs;
 use crate::host::Host;
 use crate::{Error, FAILURE, Kind};
 

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hull_errors::Doing;
 
 use super::view::{PodView, absolute_time, relative_time};
-use crate::cli::ListArgs;
+use crate::cli::pod::ListArgs;
 use crate::host::Host;
 use crate::table::lay_out;
 use crate::{Error, Kind};

@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub(crate) mod doctor;
+pub(crate) mod fetch;
 pub(crate) mod gc;
 pub(crate) mod list;
 pub(crate) mod prepare;
@@ -17,7 +18,8 @@ use hull_errors::Doing;
 use hull_pod::{Found, Pods};
 use serde::Serialize;
 
-use crate::cli::{Format, OnePod};
+use crate::cli::Format;
+use crate::cli::pod::OnePod;
 use crate::{Error, Kind};
 
 /// Prints a value as JSON.

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use hull_errors::Doing;
-use hull_image::{Image, Reference};
+use hull_image::{Image, PullPolicy};
 use hull_pod::contract::{self, Machine};
 use hull_pod::dir::{CONTRACT, MANIFEST};
 use hull_pod::manifest::{App, NameValue, RuntimeApp, RuntimeImage, STOP_SIGNAL};
 use hull_pod::{AppName, Contract, Flavour, Manifest, PodDir, PodId, Prepared, Preparing};
 
-use crate::cli::PodArgs;
+use super::fetch::Wanted;
+use crate::cli::insecure;
+use crate::cli::pod::PodArgs;
 use crate::host::kvm::Kvm;
 use crate::host::{AGENT, Host, KERNEL};
 use crate::{Error, Kind};
@@ -32,12 +34,11 @@ pub(super) fn prepare_pod(
     interactive: bool,
     host: &Host,
 ) -> Result<(PodDir<Prepared>, PathBuf), Error> {
+    insecure::check_run(&host.insecure_options)?;
     let flavour = choose(args.stage1.map(Flavour::from), Kvm::look, nix::unistd::geteuid().is_root())?;
     let stage1 = host.stage1(flavour)?;
     let id = PodId::random().doing(Kind::Host, || "name the pod".into())?;
-    let doing = || format!("use image {}", args.image);
-    let reference: Reference = args.image.parse().doing(Kind::User, doing)?;
-    let image = host.images()?.import(&reference).doing(Kind::User, doing)?.image;
+    let image = Wanted::new(&args.fetch, PullPolicy::New, host).fetch(&args.image, &host.images()?)?;
     let manifest = Manifest::new(vec![runtime_app(args, &image)?]);
     let contract = Contract { interactive, ..contract(args, host, flavour, &id, &image)? };
     let doing = || format!("prepare pod {id}");

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use hull_errors::Doing;
 use hull_pod::{Found, Pods, State};
 
-use crate::cli::{OnePod, RmArgs};
+use crate::cli::pod::{OnePod, RmArgs};
 use crate::host::Host;
 use crate::{Error, FAILURE, Kind};
 

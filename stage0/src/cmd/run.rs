@@ -12,7 +12,8 @@ use hull_pod::dir::CONTRACT;
 use hull_pod::{Contract, PodDir, PodId, Prepared, Running, State};
 
 use super::prepare::{discard, prepare_pod};
-use crate::cli::{RunArgs, RunPreparedArgs};
+use crate::cli::insecure;
+use crate::cli::pod::{RunArgs, RunPreparedArgs};
 use crate::host::Host;
 use crate::{Error, Kind};
 
@@ -28,6 +29,7 @@ pub(crate) fn run(args: &RunArgs, host: &Host) -> Result<ExitCode, Error> {
 }
 
 pub(crate) fn run_prepared(args: &RunPreparedArgs, host: &Host) -> Result<ExitCode, Error> {
+    insecure::check_run(&host.insecure_options)?;
     let pods = host.pods()?;
     let found = pods.find(&args.uuid).doing(Kind::User, || "find the pod".into())?;
     if found.state != State::Prepared {

@@ -6,7 +6,7 @@ use hull_errors::Doing;
 use hull_pod::State;
 
 use super::view::{PodView, absolute_time};
-use crate::cli::StatusArgs;
+use crate::cli::pod::StatusArgs;
 use crate::host::Host;
 use crate::{Error, Kind};
 

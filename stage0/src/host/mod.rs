@@ -6,10 +6,11 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use hull_errors::Doing;
-use hull_image::{Converter, Store};
+use hull_image::{Converter, Insecure, Settings, SettingsFolders, Store};
 use hull_pod::{Flavour, Pods};
 
-use crate::cli::Global;
+use crate::cli::insecure::{self, InsecureOption};
+use crate::cli::{Global, SettingsArgs};
 use crate::{Error, Kind};
 
 /// File name of the agent among hull's programs.
@@ -19,25 +20,41 @@ const CONVERTER: &str = "hull-converter";
 /// File name of the guest kernel among hull's programs.
 pub(crate) const KERNEL: &str = "vmlinux";
 
-/// Where hull's things are on this host.
+/// Where data is kept if nobody says where.
+const DATA: &str = "/var/lib/hull";
+
+/// Where hull's things are on this host, and what holds for every command.
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) dir: PathBuf,
     pub(crate) libexec: PathBuf,
+    pub(crate) settings: SettingsFolders,
+    pub(crate) insecure: Insecure,
+    pub(crate) insecure_options: Vec<InsecureOption>,
+    pub(crate) trust_keys_from_https: bool,
     pub(crate) debug: bool,
 }
 
 impl Host {
     pub(crate) fn look(global: &Global) -> Result<Self, Error> {
-        let dir = std::path::absolute(&global.dir)
-            .doing(Kind::User, || format!("use data directory {}", global.dir.display()))?;
+        let settings = settings_folders(&global.settings)?;
+        let dir = match &global.dir {
+            Some(dir) => absolute(dir)?,
+            None => data_of(&settings)?,
+        };
         let libexec = match &global.libexec {
-            Some(path) => {
-                std::path::absolute(path).doing(Kind::User, || format!("use {}", path.display()))?
-            }
+            Some(path) => absolute(path)?,
             None => default_libexec()?,
         };
-        Ok(Self { dir, libexec, debug: global.debug })
+        Ok(Self {
+            dir,
+            libexec,
+            settings,
+            insecure: insecure::of_fetch(&global.insecure_options),
+            insecure_options: global.insecure_options.clone(),
+            trust_keys_from_https: global.trust_keys_from_https,
+            debug: global.debug,
+        })
     }
 
     pub(crate) fn pods(&self) -> Result<Pods, Error> {
@@ -74,6 +91,24 @@ impl Host {
     pub(crate) fn stage1(&self, flavour: Flavour) -> Result<PathBuf, Error> {
         self.installed(flavour.binary())
     }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).doing(Kind::User, || format!("use {}", path.display()))
+}
+
+fn settings_folders(args: &SettingsArgs) -> Result<SettingsFolders, Error> {
+    Ok(SettingsFolders {
+        system: absolute(&args.system_config)?,
+        local: absolute(&args.local_config)?,
+        user: args.user_config.as_deref().map(absolute).transpose()?,
+    })
+}
+
+/// What the settings say, else the default.
+fn data_of(settings: &SettingsFolders) -> Result<PathBuf, Error> {
+    let said = Settings::load_places(settings).doing(Kind::User, || "find the data directory".into())?;
+    Ok(said.data().cloned().unwrap_or_else(|| DATA.into()))
 }
 
 /// Beside the running binary in a build tree, `../libexec/hull` of an installed one.

@@ -1,78 +1,14 @@
-//! The command line, one to one. What it means is decided in `cmd`.
+//! The words of the commands about pods.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use hull_pod::{AppName, Flavour};
 
-#[derive(Debug, Parser)]
-#[command(
-    name = "hull",
-    version,
-    about = "Runs images as pods, each in a machine of its own",
-    infer_subcommands = true,
-    arg_required_else_help = true,
-    after_help = "Exit codes: the pod's own; 128+n for an app that signal n ended; 254 when hull itself failed."
-)]
-pub(crate) struct Cli {
-    #[command(flatten)]
-    pub(crate) global: Global,
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Global {
-    /// Data directory
-    #[arg(long, global = true, value_name = "PATH", default_value = "/var/lib/hull", env = "HULL_DIR")]
-    pub(crate) dir: PathBuf,
-    /// Where hull's other programs, the agent and the guest kernel are [default: beside hull, or ../libexec/hull]
-    #[arg(long, global = true, value_name = "PATH", env = "HULL_LIBEXEC")]
-    pub(crate) libexec: Option<PathBuf>,
-    /// Say more on standard error; a VM's kernel messages among it
-    #[arg(long, global = true)]
-    pub(crate) debug: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Run an image as a pod
-    Run(Box<RunArgs>),
-    /// Prepare a pod without starting it
-    Prepare(Box<PodArgs>),
-    /// Start a prepared pod
-    RunPrepared(RunPreparedArgs),
-    /// List pods
-    List(ListArgs),
-    /// Show the state of a pod
-    Status(StatusArgs),
-    /// Remove pods that do not run
-    Rm(RmArgs),
-    /// Collect what exited pods left
-    Gc(GcArgs),
-    /// Check whether this host can run pods, and say what to do where it cannot
-    Doctor(DoctorArgs),
-    /// Print the version
-    Version,
-}
-
-impl Command {
-    /// The prefix of its errors.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Run(_) => "run",
-            Self::Prepare(_) => "prepare",
-            Self::RunPrepared(_) => "run-prepared",
-            Self::List(_) => "list",
-            Self::Status(_) => "status",
-            Self::Rm(_) => "rm",
-            Self::Gc(_) => "gc",
-            Self::Doctor(_) => "doctor",
-            Self::Version => "version",
-        }
-    }
-}
+use super::Format;
+use super::image::FetchWishes;
+use super::values::{absolute, hostname, pair};
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
@@ -80,7 +16,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) interactive: bool,
     /// Write the pod's UUID to a file before the pod starts
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) uuid_file_save: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) pod: PodArgs,
@@ -106,7 +42,7 @@ pub(crate) struct PodArgs {
     #[arg(long, value_name = "NAME", value_parser = hostname)]
     pub(crate) hostname: Option<String>,
     /// Guest kernel of a VM pod, an ELF vmlinux
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) kernel: Option<PathBuf>,
     /// Memory of a VM pod, in MiB
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(64..=262_144))]
@@ -132,8 +68,11 @@ pub(crate) struct PodArgs {
     /// Working directory of the app
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub(crate) working_dir: Option<String>,
-    /// oci:PATH[:TAG], oci-archive:PATH[:TAG], docker-archive:PATH[:REF], a path, or an image id
-    #[arg(value_name = "IMAGE")]
+    #[command(flatten)]
+    pub(crate) fetch: FetchWishes,
+    /// docker://NAME, NAME[:VERSION], a URL, oci:PATH[:TAG], oci-archive:PATH[:TAG], docker-archive:PATH[:REF],
+    /// a path, or an image id
+    #[arg(value_name = "IMAGE", value_hint = ValueHint::FilePath)]
     pub(crate) image: String,
     /// Arguments of the app: in place of an OCI or Docker image's default ones, after an ACI's
     #[arg(last = true, value_name = "ARGS")]
@@ -191,7 +130,7 @@ pub(crate) struct OnePod {
     #[arg(value_name = "UUID")]
     pub(crate) uuid: Option<String>,
     /// Read the id from a file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) uuid_file: Option<PathBuf>,
 }
 
@@ -201,7 +140,7 @@ pub(crate) struct RmArgs {
     #[arg(value_name = "UUID", required_unless_present = "uuid_file", conflicts_with = "uuid_file")]
     pub(crate) uuids: Vec<String>,
     /// Read the id from a file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) uuid_file: Option<PathBuf>,
 }
 
@@ -222,71 +161,4 @@ pub(crate) struct GcArgs {
 pub(crate) struct DoctorArgs {
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    Json,
-    JsonPretty,
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("must be NAME=VALUE".into()),
-    }
-}
-
-fn absolute(text: &str) -> Result<String, String> {
-    match text.starts_with('/') {
-        true => Ok(text.to_owned()),
-        false => Err("must be an absolute path".into()),
-    }
-}
-
-/// As hostname(7): labels of letters, digits and dashes, and at most 64 bytes in all, the kernel's limit.
-fn hostname(text: &str) -> Result<String, String> {
-    let label = |label: &str| {
-        let inner = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        inner && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
-    };
-    match text.len() <= 64 && text.split('.').all(label) {
-        true => Ok(text.to_owned()),
-        false => Err("must be letters, digits, dashes and dots, at most 64 of them".into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn commands_may_be_shortened() {
-        assert!(matches!(Cli::parse_from(["hull", "li"]).command, Command::List(_)));
-    }
-
-    #[test]
-    fn what_follows_the_dashes_is_the_apps() {
-        let cli = Cli::parse_from(["hull", "run", "--stage1=fly", "img", "--user=7", "--", "-x", "--user=8"]);
-        let Command::Run(args) = cli.command else { panic!("{cli:?}") };
-        assert_eq!((args.pod.image.as_str(), args.pod.user.as_deref()), ("img", Some("7")));
-        assert_eq!(args.pod.args, ["-x", "--user=8"]);
-    }
-
-    #[test]
-    fn host_names_are_host_names() {
-        for name in ["a", "web-1.example", "0"] {
-            assert!(hostname(name).is_ok(), "{name}");
-        }
-        for name in ["", "-a", "a-", "a..b", "a b", &"x".repeat(65)] {
-            assert!(hostname(name).is_err(), "{name}");
-        }
-    }
 }

@@ -1,0 +1,128 @@
+//! The command line, one to one. What it means is decided in `cmd`.
+
+pub(crate) mod image;
+pub(crate) mod insecure;
+pub(crate) mod pod;
+mod values;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+use self::image::FetchArgs;
+use self::insecure::InsecureOption;
+use self::pod::{GcArgs, ListArgs, PodArgs, RmArgs, RunArgs, RunPreparedArgs, StatusArgs};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "hull",
+    version,
+    about = "Runs images as pods, each in a machine of its own",
+    infer_subcommands = true,
+    arg_required_else_help = true,
+    after_help = "Exit codes: the pod's own; 128+n for an app that signal n ended; 254 when hull itself failed."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Data directory [default: what the settings say, else /var/lib/hull]
+    #[arg(long, global = true, value_name = "PATH", env = "HULL_DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where hull's other programs, the agent and the guest kernel are [default: beside hull, or ../libexec/hull]
+    #[arg(long, global = true, value_name = "PATH", env = "HULL_LIBEXEC", value_hint = ValueHint::DirPath)]
+    pub(crate) libexec: Option<PathBuf>,
+    /// Say more on standard error; a VM's kernel messages among it
+    #[arg(long, global = true)]
+    pub(crate) debug: bool,
+    /// What is not checked, separated by commas
+    #[arg(long, global = true, value_name = "LIST", value_delimiter = ',', hide_possible_values = true)]
+    pub(crate) insecure_options: Vec<InsecureOption>,
+    /// Trust keys that discovery finds, without asking
+    #[arg(long, global = true)]
+    pub(crate) trust_keys_from_https: bool,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+}
+
+/// Where settings and trusted keys are; a later folder overrides an earlier one.
+#[derive(Debug, Args)]
+pub(crate) struct SettingsArgs {
+    /// Settings of the system's vendor
+    #[arg(
+        long, global = true, value_name = "PATH", env = "HULL_SYSTEM_CONFIG", default_value = "/usr/lib/hull",
+        value_hint = ValueHint::DirPath
+    )]
+    pub(crate) system_config: PathBuf,
+    /// Settings of the administrator; they override the vendor's
+    #[arg(
+        long, global = true, value_name = "PATH", env = "HULL_LOCAL_CONFIG", default_value = "/etc/hull",
+        value_hint = ValueHint::DirPath
+    )]
+    pub(crate) local_config: PathBuf,
+    /// More settings; they override the others
+    #[arg(long, global = true, value_name = "PATH", env = "HULL_USER_CONFIG", value_hint = ValueHint::DirPath)]
+    pub(crate) user_config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run an image as a pod
+    Run(Box<RunArgs>),
+    /// Prepare a pod without starting it
+    Prepare(Box<PodArgs>),
+    /// Start a prepared pod
+    RunPrepared(RunPreparedArgs),
+    /// List pods
+    List(ListArgs),
+    /// Show the state of a pod
+    Status(StatusArgs),
+    /// Remove pods that do not run
+    Rm(RmArgs),
+    /// Collect what exited pods left
+    Gc(GcArgs),
+    /// Bring images into the store
+    Fetch(FetchArgs),
+    /// Check whether this host can run pods, and say what to do where it cannot
+    Doctor(DoctorArgs),
+    /// Print the version
+    Version,
+}
+
+impl Command {
+    /// The prefix of its errors.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Run(_) => "run",
+            Self::Prepare(_) => "prepare",
+            Self::RunPrepared(_) => "run-prepared",
+            Self::List(_) => "list",
+            Self::Status(_) => "status",
+            Self::Rm(_) => "rm",
+            Self::Gc(_) => "gc",
+            Self::Fetch(_) => "fetch",
+            Self::Doctor(_) => "doctor",
+            Self::Version => "version",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Json,
+    JsonPretty,
+}
+
+#[cfg(test)]
+mod tests;

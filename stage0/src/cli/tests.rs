@@ -1,0 +1,52 @@
+//! What was typed is understood as it was meant.
+
+use clap::CommandFactory;
+
+use super::*;
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn commands_may_be_shortened() {
+    assert!(matches!(Cli::parse_from(["hull", "li"]).command, Command::List(_)));
+}
+
+#[test]
+fn what_follows_the_dashes_is_the_apps() {
+    let cli = Cli::parse_from(["hull", "run", "--stage1=fly", "img", "--user=7", "--", "-x", "--user=8"]);
+    let Command::Run(args) = cli.command else { panic!("{cli:?}") };
+    assert_eq!((args.pod.image.as_str(), args.pod.user.as_deref()), ("img", Some("7")));
+    assert_eq!(args.pod.args, ["-x", "--user=8"]);
+}
+
+#[test]
+fn what_is_insecure_is_said_in_rkts_words() {
+    use InsecureOption::{Http, Image, Tls};
+    let check = |args: &[&str], want: &[InsecureOption]| {
+        let cli = Cli::parse_from([&["hull"], args, &["fetch", "x"]].concat());
+        assert_eq!(cli.global.insecure_options, want, "{args:?}");
+    };
+    check(&[], &[]);
+    check(&["--insecure-options=image,tls"], &[Image, Tls]);
+    check(&["--insecure-options=image", "--insecure-options=http"], &[Image, Http]);
+    let wrong = Cli::try_parse_from(["hull", "--insecure-options=image,imgae", "fetch", "x"]);
+    let text = wrong.unwrap_err().to_string();
+    assert!(text.contains("imgae") && text.contains("all-fetch"), "{text}");
+}
+
+#[test]
+fn contradictions_are_usage_errors() {
+    let wrong = [
+        &["fetch"][..],
+        &["fetch", "--store-only", "--no-store", "x"],
+        &["fetch", "--store-only", "--pull-policy=new", "x"],
+        &["fetch", "--pull-policy=sometimes", "x"],
+    ];
+    for words in wrong {
+        let words = [&["hull"], words].concat();
+        assert!(Cli::try_parse_from(&words).is_err(), "{words:?}");
+    }
+}

@@ -18,6 +18,8 @@ pub enum Request {
     List { name: String },
     /// The manifest of an App Container Image. Files: the image, compressed or not.
     Manifest { name: String },
+    /// Say what the jail lacks on this host. No files.
+    Describe,
 }
 
 /// One layer: a tar archive, compressed or not.

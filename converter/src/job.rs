@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 
 use hull_converter_protocol::{Answer, BUFFER_SIZE, Kind, Request, UNCOMPRESSED_MAX};
+use hull_jail::Sealed;
 
 use crate::Error;
 use crate::decompress::uncompressed;
@@ -12,8 +13,8 @@ use crate::error::{reading, way_out, writing};
 use crate::window::Window;
 use crate::{convert, list, look};
 
-/// Does what is asked of `files`.
-pub fn carry_out(request: &Request, files: &[File]) -> Answer {
+/// Does what is asked of `files`, which only a process in its jail may do.
+pub fn carry_out(_: &Sealed, request: &Request, files: &[File]) -> Answer {
     done(request, files)
         .unwrap_or_else(|error| Answer::Failed { kind: *error.kind(), text: hull_errors::chain(&error) })
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod attributes;
+mod confinement;
 mod convert;
 mod decompress;
 mod erofs;
@@ -18,5 +19,6 @@ mod tree;
 mod whitelist;
 mod window;
 
+pub use confinement::{calls, enter};
 pub use error::Error;
 pub use job::carry_out;

@@ -32,6 +32,18 @@ impl Converter {
         self.start(request, files).doing(Kind::Host, || self.cannot_start(&doing()))?.answer(doing)
     }
 
+    /// What the jail of the process that reads archives lacks on this host, as sentences for people.
+    ///
+    /// # Errors
+    /// [`Kind::Host`]: the process could not be started or jailed, so no image can be read.
+    pub fn missing_walls(&self) -> Result<Vec<String>, Error> {
+        let doing = || "ask for the jail of hull-converter".to_owned();
+        match self.ask(&Request::Describe, &[], doing)? {
+            Answer::Described { missing } => Ok(missing.iter().map(|text| cut(text)).collect()),
+            _ => Err(self.senseless(&doing())),
+        }
+    }
+
     /// What an archive is, and whether it is compressed.
     pub(crate) fn look(&self, file: &File, name: &str) -> Result<(Holds, bool), Error> {
         let request = Request::Look { name: name.to_owned() };

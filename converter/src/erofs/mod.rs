@@ -19,7 +19,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-pub(crate) use data::DataArea;
+pub(crate) use data::{DataArea, IMAGE_SIZE_MAX};
 pub(crate) use format::BLOCK;
 use format::{Inode, SuperBlock};
 use layout::{Layout, Place, Target, file_type, with_dots};

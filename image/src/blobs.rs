@@ -1,6 +1,6 @@
 //! Blobs by digest, and the only place where a [`Verified`] is born.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use hull_converter_protocol::BUFFER_SIZE;
 pub(crate) use hull_converter_protocol::{DOCUMENT_MAX, UNCOMPRESSED_MAX as BLOB_MAX};
 use hull_errors::Doing;
 
-use crate::digest::{Algorithm, Digest, Hasher};
+use crate::digest::{Algorithm, Digest, Hasher, IdPrefix};
 use crate::error::{reading, way_out, writing};
 use crate::temporary::Temporary;
 use crate::transport::partial::Complete;
@@ -104,6 +104,21 @@ impl Blobs {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::because(Kind::Host, format!("open blob {digest}"), e)),
         }
+    }
+
+    /// The blobs whose ids begin so.
+    pub(crate) fn beginning(&self, prefix: &IdPrefix) -> Result<Vec<Digest>, Error> {
+        let (name, start) = prefix.as_str().split_once('-').expect("the beginning of an id has a dash");
+        let algorithm = Algorithm::by_name(name).expect("the beginning of an id names its algorithm");
+        let folder = self.folder.join(name);
+        let doing = || format!("list {}", folder.display());
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&folder).doing(Kind::Host, doing)? {
+            let name = entry.doing(Kind::Host, doing)?.file_name();
+            let name = name.to_str().filter(|name| name.starts_with(start));
+            found.extend(name.and_then(|name| Digest::new(algorithm, name)));
+        }
+        Ok(found)
     }
 
     /// Copies a blob into the store while hashing it. A wrong digest or size leaves nothing.

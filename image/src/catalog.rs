@@ -116,7 +116,6 @@ impl Store {
     }
 
     /// The image of the store that an App Container name means: the labels asked for are among its own.
-    #[expect(dead_code, reason = "fetching by name comes next")]
     pub(crate) fn find_aci(&self, name: &appc::Name) -> Result<Option<Image>, Error> {
         match self.newest(|info| is_aci(info, name), name.version().is_none())? {
             Some(id) => self.find(&id),

@@ -6,6 +6,7 @@
 //! manifests/ID.json                    what is known of it; written last, removed first
 //! names/HASH.json                      what a name led to when it was last fetched
 //! partial/KEY                          downloads that are not whole (see `transport::partial`)
+//! remote/HASH.json                     what a URL held when it was last fetched (see `appc::remote`)
 //! refs/HASH.json                       which image an archive file held
 //! tmp/                                 being written, or left by the dead (see `temporary`)
 //! lock                                 see `lock`
@@ -258,6 +259,28 @@ impl Store {
         Ok(Imported { image, converted: true })
     }
 
+    /// The image `id` made of what is prepared. One that lies on others was perhaps made when a name among them
+    /// led elsewhere: then its file system is replaced. A pod that has begun to use the old one keeps it.
+    pub(crate) fn make_of(&self, id: &ImageId, prepared: Prepared) -> Result<Imported, Error> {
+        let made_of_these = || -> Result<Option<Image>, Error> {
+            let same = |record: &ImageRecord| {
+                let layers = record.layers.iter().map(|layer| (&layer.blob, &layer.flavour));
+                layers.eq(prepared.layers.iter().map(|layer| (layer.blob.digest(), &layer.flavour)))
+            };
+            Ok(self.record(id)?.filter(same).map(|record| self.image(record)))
+        };
+        if let Some(image) = made_of_these()? {
+            return Ok(Imported { image, converted: false });
+        }
+        let lock = ImageLock::acquire(&self.temporary, id);
+        let _lock = lock.map_err(|e| cannot_write(&self.folder, &format!("the lock of image {id}"), e))?;
+        if let Some(image) = made_of_these()? {
+            return Ok(Imported { image, converted: false });
+        }
+        let image = self.convert(id, prepared)?;
+        Ok(Imported { image, converted: true })
+    }
+
     fn convert(&self, id: &ImageId, prepared: Prepared) -> Result<Image, Error> {
         let Prepared { name, config, layers } = prepared;
         let (kind, documents) = self.kind_and_documents(id, &layers)?;
@@ -313,8 +336,8 @@ impl Store {
     }
 
     fn folders(&self) -> impl Iterator<Item = PathBuf> {
-        let own =
-            ["erofs", "manifests", "names", "partial", "refs", "tmp"].map(|name| self.folder.join(name));
+        let own = ["erofs", "manifests", "names", "partial", "refs", "remote", "tmp"]
+            .map(|name| self.folder.join(name));
         [self.folder.clone()].into_iter().chain(own).chain(self.blobs.folders())
     }
 }

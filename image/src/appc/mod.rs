@@ -1,14 +1,19 @@
 //! App Container Images beyond one file: names and labels, discovery, dependencies.
 
-#[allow(dead_code, reason = "fetching comes next")]
 mod credentials;
+mod dependencies;
+mod discovery;
 mod distribution;
+mod fetch;
 mod name;
-#[allow(dead_code, reason = "fetching comes next")]
 mod page;
-#[allow(dead_code, reason = "fetching comes next")]
+mod remote;
 mod sigv4;
+#[cfg(test)]
+mod tests;
+mod web;
 
 pub use distribution::Distribution;
-pub(crate) use name::Identifier;
+pub use fetch::AciFetcher;
 pub use name::Name;
+pub(crate) use name::{Identifier, Labels};

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use crate::appc::AciFetcher;
 use crate::store::Imported;
-use crate::{Error, FetchOptions, Kind, Progress, Reference, SettingsFolders, Store};
+use crate::{Error, FetchOptions, Kind, PlainName, Progress, Reference, SettingsFolders, Store};
 
 /// Brings images into a store, as a user wants them.
 pub struct Fetcher<'a> {
@@ -28,7 +29,11 @@ impl Fetcher<'_> {
     /// Whatever [`Kind`] names. What was downloaded and found right stays for the next try, and nothing else.
     pub fn fetch(&self, reference: &Reference) -> Result<Imported, Error> {
         match reference {
-            Reference::Registry(_) | Reference::Url(_) | Reference::Plain(_) => {
+            Reference::Url(url) => AciFetcher::new(self)?.by_url(url),
+            Reference::Plain(PlainName { appc: Some(name), registry: None }) => {
+                AciFetcher::new(self)?.by_name(name)
+            }
+            Reference::Registry(_) | Reference::Plain(_) => {
                 let text = format!("fetch image {reference}: this build knows no network");
                 Err(Error::new(Kind::Unsupported, text))
             }

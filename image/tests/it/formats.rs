@@ -273,9 +273,15 @@ fn references_that_fit_nothing_say_what_there_is() {
     fails(&reference("docker-archive:", &saved, ":alpine"), "no `alpine`, it has: busybox:latest");
     fails("sha256-abcdef", "the store has none with such an id");
     let dependent = aci(|m| m["dependencies"] = json!([{"imageName": "example.com/base"}]));
-    fails(&reference("", &place.write("d.aci", &dependent), ""), "depends on other images, which are not imported but fetched");
+    fails(
+        &reference("", &place.write("d.aci", &dependent), ""),
+        "depends on other images, which are not imported but fetched",
+    );
     let foreign = aci(|m| m["labels"][2]["value"] = json!("aarch64"));
-    fails(&reference("", &place.write("f.aci", &foreign), ""), "bad arch \"aarch64\" for linux (must be one of: [amd64])");
+    fails(
+        &reference("", &place.write("f.aci", &foreign), ""),
+        "bad arch \"aarch64\" for linux (must be one of: [amd64])",
+    );
     let unlabelled = aci(|m| m["labels"] = json!([]));
     fails(&reference("", &place.write("u.aci", &unlabelled), ""), "missing os label in the image manifest");
     let (mut archive, _) = docker_archive();

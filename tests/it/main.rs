@@ -8,6 +8,7 @@ mod host;
 mod images;
 mod interactive;
 mod kvm_only;
+mod store;
 
 /// Runs each case on each flavour.
 macro_rules! on_every_flavour {
@@ -53,4 +54,5 @@ on_every_flavour!(
     images::every_format_gives_the_same_root,
     interactive::a_terminal_is_a_terminal,
     interactive::a_terminal_follows_its_window,
+    store::a_pod_keeps_its_image,
 );

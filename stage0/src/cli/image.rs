@@ -1,74 +1,120 @@
-//! The words of the commands about images.
+//! The words of `hull image`.
 
-use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Args, ValueEnum, ValueHint};
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
-/// How an image that is not there is brought.
+use super::Format;
+use super::fetch::FetchArgs;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// List the images of the store
+    List(ImageListArgs),
+    /// Print what an image says of itself
+    CatManifest(CatManifestArgs),
+    /// Remove images that no pod uses
+    Rm(ImagesArgs),
+    /// Remove images that were not used for long, and what nobody needs
+    Gc(ImageGcArgs),
+    #[command(hide = true)]
+    Fetch(FetchArgs),
+}
+
+impl ImageCommand {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::List(_) => "image list",
+            Self::CatManifest(_) => "image cat-manifest",
+            Self::Rm(_) => "image rm",
+            Self::Gc(_) => "image gc",
+            Self::Fetch(_) => "image fetch",
+        }
+    }
+}
+
 #[derive(Debug, Args)]
-pub(crate) struct FetchWishes {
-    /// When the network is asked: if the store has no such image, always, or never
-    #[arg(long, value_enum, value_name = "POLICY")]
-    pull_policy: Option<Pull>,
-    #[arg(long, hide = true, conflicts_with_all = ["pull_policy", "no_store"])]
-    store_only: bool,
-    #[arg(long, hide = true, conflicts_with = "pull_policy")]
-    no_store: bool,
-    /// Detached signature of an App Container Image
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) signature: Option<PathBuf>,
-    /// Say nothing while images are fetched
+pub(crate) struct ImageListArgs {
+    /// What to show of each image, separated by commas
+    #[arg(
+        long, value_enum, value_name = "FIELD", value_delimiter = ',',
+        default_values = ["id", "name", "size", "importtime", "lastused"]
+    )]
+    pub(crate) fields: Vec<Field>,
+    /// What the order is by, separated by commas
+    #[arg(long, value_enum, value_name = "FIELD", value_delimiter = ',', default_values = ["importtime"])]
+    pub(crate) sort: Vec<SortField>,
+    /// Upwards or downwards
+    #[arg(long, value_enum, value_name = "ORDER", default_value = "asc")]
+    pub(crate) order: Order,
+    /// Print no headings
     #[arg(long)]
-    pub(crate) quiet: bool,
-}
-
-impl FetchWishes {
-    /// What was wished; says where that was put in words that are going away.
-    pub(crate) fn pull_policy(&self) -> Option<Pull> {
-        let deprecated = |option: &str, policy: &str| {
-            eprintln!("--{option} is deprecated: use --pull-policy={policy}");
-        };
-        if self.store_only {
-            deprecated("store-only", "never");
-            return Some(Pull::Never);
-        }
-        if self.no_store {
-            deprecated("no-store", "update");
-            return Some(Pull::Update);
-        }
-        self.pull_policy
-    }
-}
-
-/// As `--pull-policy=` spells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Pull {
-    /// If the store has no such image (default of run and prepare)
-    New,
-    /// Always; what has not changed is not transferred again (default of fetch)
-    Update,
-    /// Never: from the store or not at all
-    Never,
-}
-
-impl From<Pull> for hull_image::PullPolicy {
-    fn from(pull: Pull) -> Self {
-        match pull {
-            Pull::New => Self::New,
-            Pull::Update => Self::Update,
-            Pull::Never => Self::Never,
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct FetchArgs {
-    #[command(flatten)]
-    pub(crate) wishes: FetchWishes,
-    /// Print whole ids
+    pub(crate) no_legend: bool,
+    /// Print whole ids, sizes and times
     #[arg(long)]
     pub(crate) full: bool,
-    /// What to fetch, as `hull run` takes it
-    #[arg(value_name = "IMAGE", required = true, value_hint = ValueHint::FilePath)]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+}
+
+/// A column of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+pub(crate) enum Field {
+    Id,
+    Name,
+    Size,
+    ImportTime,
+    LastUsed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+pub(crate) enum SortField {
+    Name,
+    ImportTime,
+    LastUsed,
+    Size,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Order {
+    Asc,
+    Desc,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CatManifestArgs {
+    /// Indent it; without, it is printed byte for byte
+    #[arg(
+        long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = true, default_missing_value = "true"
+    )]
+    pub(crate) pretty_print: bool,
+    /// Print the configuration of an OCI or Docker image, not its manifest
+    #[arg(long)]
+    pub(crate) config: bool,
+    #[command(flatten)]
+    pub(crate) image: ImageArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageArg {
+    /// The image: its id, the beginning of that, or its name
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// The images: their ids, the beginnings of those, or their names
+    #[arg(value_name = "IMAGE", required = true)]
     pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageGcArgs {
+    /// How long an image is kept after its last use
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
+    pub(crate) grace_period: Duration,
 }

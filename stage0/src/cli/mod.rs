@@ -1,5 +1,6 @@
 //! The command line, one to one. What it means is decided in `cmd`.
 
+pub(crate) mod fetch;
 pub(crate) mod image;
 pub(crate) mod insecure;
 pub(crate) mod pod;
@@ -9,7 +10,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-use self::image::FetchArgs;
+use self::fetch::FetchArgs;
+use self::image::ImageCommand;
 use self::insecure::InsecureOption;
 use self::pod::{GcArgs, ListArgs, PodArgs, RmArgs, RunArgs, RunPreparedArgs, StatusArgs};
 
@@ -88,6 +90,9 @@ pub(crate) enum Command {
     Gc(GcArgs),
     /// Bring images into the store
     Fetch(FetchArgs),
+    /// Look after the images of the store
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Check whether this host can run pods, and say what to do where it cannot
     Doctor(DoctorArgs),
     /// Print the version
@@ -106,6 +111,7 @@ impl Command {
             Self::Rm(_) => "rm",
             Self::Gc(_) => "gc",
             Self::Fetch(_) => "fetch",
+            Self::Image(command) => command.name(),
             Self::Doctor(_) => "doctor",
             Self::Version => "version",
         }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use hull_pod::{AppName, Flavour};
 
 use super::Format;
-use super::image::FetchWishes;
+use super::fetch::FetchWishes;
 use super::values::{absolute, hostname, pair};
 
 #[derive(Debug, Args)]

@@ -12,6 +12,8 @@ fn the_command_line_is_consistent() {
 #[test]
 fn commands_may_be_shortened() {
     assert!(matches!(Cli::parse_from(["hull", "li"]).command, Command::List(_)));
+    let cli = Cli::parse_from(["hull", "im", "li"]);
+    assert!(matches!(cli.command, Command::Image(ImageCommand::List(_))), "{cli:?}");
 }
 
 #[test]
@@ -44,6 +46,9 @@ fn contradictions_are_usage_errors() {
         &["fetch", "--store-only", "--no-store", "x"],
         &["fetch", "--store-only", "--pull-policy=new", "x"],
         &["fetch", "--pull-policy=sometimes", "x"],
+        &["image", "list", "--fields=id,colour"],
+        &["image", "list", "--sort=id"],
+        &["image", "rm"],
     ];
     for words in wrong {
         let words = [&["hull"], words].concat();

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use hull_errors::Doing;
 use hull_image::{FetchOptions, Fetcher, Image, ImageId, Progress, PullPolicy, Quiet, Reference, Store};
 
-use crate::cli::image::{FetchArgs, FetchWishes};
+use crate::cli::fetch::{FetchArgs, FetchWishes};
 use crate::host::Host;
 use crate::progress::OnStderr;
 use crate::{Error, Kind};

@@ -3,6 +3,7 @@
 pub(crate) mod doctor;
 pub(crate) mod fetch;
 pub(crate) mod gc;
+pub(crate) mod image;
 pub(crate) mod list;
 pub(crate) mod prepare;
 pub(crate) mod rm;

@@ -38,7 +38,10 @@ pub(super) fn prepare_pod(
     let flavour = choose(args.stage1.map(Flavour::from), Kvm::look, nix::unistd::geteuid().is_root())?;
     let stage1 = host.stage1(flavour)?;
     let id = PodId::random().doing(Kind::Host, || "name the pod".into())?;
-    let image = Wanted::new(&args.fetch, PullPolicy::New, host).fetch(&args.image, &host.images()?)?;
+    let store = host.images()?;
+    // From the look at the image until the pod's directory names it, nothing else keeps it from being collected.
+    let _hold = store.hold().doing(Kind::Host, || "keep the image".into())?;
+    let image = Wanted::new(&args.fetch, PullPolicy::New, host).fetch(&args.image, &store)?;
     let manifest = Manifest::new(vec![runtime_app(args, &image)?]);
     let contract = Contract { interactive, ..contract(args, host, flavour, &id, &image)? };
     let doing = || format!("prepare pod {id}");

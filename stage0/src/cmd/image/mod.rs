@@ -1,0 +1,31 @@
+//! `hull image`: one file for each command.
+
+mod cat_manifest;
+mod gc;
+mod in_use;
+mod list;
+mod rm;
+
+use std::process::ExitCode;
+
+use hull_errors::Doing;
+use hull_image::{Image, Store};
+
+use crate::cli::image::ImageCommand;
+use crate::host::Host;
+use crate::{Error, Kind};
+
+pub(crate) fn image(command: &ImageCommand, host: &Host) -> Result<ExitCode, Error> {
+    match command {
+        ImageCommand::List(args) => list::list(args, host),
+        ImageCommand::CatManifest(args) => cat_manifest::cat_manifest(args, host),
+        ImageCommand::Rm(args) => rm::rm(args, host),
+        ImageCommand::Gc(args) => gc::gc(args, host),
+        ImageCommand::Fetch(args) => super::fetch::fetch(args, host),
+    }
+}
+
+/// The image of the store that was named.
+fn find(store: &Store, named: &str) -> Result<Image, Error> {
+    store.lookup(named).doing(Kind::User, || format!("use image {named}"))
+}

@@ -97,7 +97,6 @@ impl Jail {
             namespaces::Got::None => missing.push(Missing::Namespaces),
             namespaces::Got::Own | namespaces::Got::OfOwnUser => root::empty()?,
         }
-        self.limits.set()?;
         capabilities::shrink_bounds()?;
         // In a namespace of its own user there are no ids to choose from.
         if powers.ids && namespaces != namespaces::Got::OfOwnUser {
@@ -112,6 +111,8 @@ impl Jail {
         if !paths::forbid_all()? {
             missing.push(Missing::Landlock);
         }
+        // After all that opens a file of its own.
+        self.limits.set()?;
         Ok(Entered { missing })
     }
 }

@@ -21,6 +21,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "agent-conversation", run: agent::conversation },
     Target { name: "agent-orders", run: agent::orders },
     Target { name: "image-reference", run: hull_image::fuzzing::reference },
+    Target { name: "trust-bundle", run: hull_image::fuzzing::bundle },
+    Target { name: "trust-cosign-key", run: hull_image::fuzzing::cosign_key },
+    Target { name: "trust-openpgp-key", run: hull_image::fuzzing::openpgp_key },
+    Target { name: "trust-openpgp-signature", run: hull_image::fuzzing::openpgp_signature },
+    Target { name: "trust-payload", run: hull_image::fuzzing::payload },
+    Target { name: "trust-policy", run: hull_image::fuzzing::policy },
 ];
 
 /// The target of that name.

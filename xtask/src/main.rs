@@ -9,6 +9,7 @@ mod install;
 mod kernel;
 mod lab;
 mod paths;
+mod sid;
 mod test;
 mod tool;
 

@@ -1,6 +1,5 @@
 //! Images of registries: names, the distribution protocol (v1.1), credentials, mirrors.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the pull that looks into names comes next"))]
 mod name;
 
 pub use name::Name;

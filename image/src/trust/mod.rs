@@ -1,29 +1,23 @@
 //! Whether an image may be used: signatures, the keys that count, and the policy for registries.
+//!
+//! Two worlds. App Container Images are signed with OpenPGP, and a key is trusted for names ([`openpgp`]). For images
+//! of registries a policy says what each name needs ([`Policy`]): nothing, nothing at all will do, or a signature
+//! that cosign made with a key ([`cosign`]). In both, what was once superseded does not come back ([`Rollback`]).
 
+mod artifacts;
+mod cosign;
+pub(crate) mod fuzz;
+mod identity;
 pub mod openpgp;
+mod policy;
+mod rollback;
+#[cfg(test)]
+mod testing;
+mod text;
 
-use crate::Error;
-use crate::digest::Digest;
-
-/// Where the signatures of a registry's image are found: the registry, as far as trust needs it.
-pub(crate) trait Artifacts {
-    /// The bytes of a manifest by tag or digest, at most [`crate::blobs::DOCUMENT_MAX`] of them; for a digest,
-    /// checked against it. `None` if the registry has none.
-    ///
-    /// # Errors
-    /// [`crate::Kind::Network`], [`crate::Kind::Unauthorized`], [`crate::Kind::Corrupt`].
-    fn manifest(&self, reference: &str) -> Result<Option<Vec<u8>>, Error>;
-
-    /// Manifests that name `subject` as theirs (distribution-spec v1.1, "Listing Referrers"), each as the digest and
-    /// the `artifactType`; the fallback tag is asked where the registry knows no referrers.
-    ///
-    /// # Errors
-    /// As [`Artifacts::manifest`].
-    fn referrers(&self, subject: &Digest) -> Result<Vec<(Digest, String)>, Error>;
-
-    /// A short blob, checked against its digest.
-    ///
-    /// # Errors
-    /// As [`Artifacts::manifest`]; [`crate::Kind::TooLarge`] for one of more than `DOCUMENT_MAX` bytes.
-    fn blob(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, Error>;
-}
+#[allow(unused_imports, reason = "the fetch that asks comes next")]
+pub(crate) use artifacts::Artifacts;
+pub use policy::Policy;
+#[allow(unused_imports, reason = "likewise")]
+pub(crate) use policy::{Admitted, Transport, Wanted};
+pub use rollback::Rollback;

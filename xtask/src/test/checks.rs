@@ -3,21 +3,24 @@ use super::Stream;
 use super::tally::{Heard, Tally};
 use crate::error::{Error, Kind, Result};
 use crate::paths::Paths;
-use crate::{build, install, tool};
+use crate::{build, install, sid, tool};
 
 /// What the tests start or read: busybox is the root of most pods, erofs-utils and GNU tar are
-/// the second opinion on images, gpg signs them, strace kills conversions where it hurts, util-linux has unshare.
+/// the second opinion on images, gpg signs them, a registry has them, strace kills conversions where it hurts, util-linux has unshare.
 const PACKAGES: &[&str] = &[
     "bash",
     "busybox-static",
     "bzip2",
     "coreutils",
     "cpio",
+    "docker-registry",
     "erofs-utils",
     "gpg",
     "gpg-agent",
     "gzip",
     "mount",
+    "openssl",
+    "skopeo",
     "strace",
     "tar",
     "util-linux",
@@ -34,8 +37,9 @@ pub(super) fn clippy(paths: &Paths) -> Result<()> {
     tool::run(&mut tool::cargo(paths, &words))
 }
 
-pub(super) fn install() -> Result<()> {
+pub(super) fn install(paths: &Paths) -> Result<()> {
     install::ensure(PACKAGES)?;
+    sid::ensure(paths, "cosign", "usr/bin/cosign")?;
     println!("there: {}", PACKAGES.join(" "));
     Ok(())
 }

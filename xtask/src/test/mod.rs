@@ -47,7 +47,7 @@ const STEPS: &[Step] = &[
     Step { name: "tidy", run: |paths, _, _| tidy::check(paths), takes_names: false },
     Step { name: "fmt", run: |paths, _, _| checks::fmt(paths), takes_names: false },
     Step { name: "clippy", run: |paths, _, _| checks::clippy(paths), takes_names: false },
-    Step { name: "install", run: |_, _, _| checks::install(), takes_names: false },
+    Step { name: "install", run: |paths, _, _| checks::install(paths), takes_names: false },
     Step { name: "units", run: checks::units, takes_names: true },
     Step { name: "fuzz", run: |paths, _, _| crate::fuzz::briefly(paths), takes_names: false },
     Step { name: "build", run: |paths, _, _| checks::build(paths), takes_names: false },

@@ -12,6 +12,7 @@ use sequoia_openpgp::types::RevocationStatus;
 
 use super::packets::{self, Content};
 use super::{KEY_FILE_MAX, KEYS_MAX};
+use crate::trust::text;
 use crate::{Error, Kind};
 
 /// Longest user id that is shown, in characters.
@@ -106,20 +107,7 @@ impl PublicKey {
     }
 }
 
-/// A user id as text. Whoever made the key chose it, so nothing in it may move a cursor or turn text around.
+/// A user id as text; whoever made the key chose it.
 pub(super) fn printable(user_id: &[u8]) -> String {
-    let turns = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    let text = String::from_utf8_lossy(user_id);
-    let mut shown = String::new();
-    for c in text.chars().take(USER_ID_SHOWN_MAX) {
-        if c.is_control() || turns(c) {
-            shown.extend(c.escape_unicode());
-        } else {
-            shown.push(c);
-        }
-    }
-    if text.chars().nth(USER_ID_SHOWN_MAX).is_some() {
-        shown.push('…');
-    }
-    shown
+    text::printable(&String::from_utf8_lossy(user_id), USER_ID_SHOWN_MAX)
 }

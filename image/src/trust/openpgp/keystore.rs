@@ -74,6 +74,19 @@ impl Keystore {
         Ok(keystore)
     }
 
+    /// Keys that are trusted for everything and lie in no folder.
+    pub(crate) fn of_root_keys(keys: Vec<PublicKey>) -> Self {
+        let folders = SettingsFolders { system: "/".into(), local: "/".into(), user: None };
+        let entry = |key: &PublicKey| Entry {
+            scope: Scope::ROOT,
+            fingerprint: key.fingerprint(),
+            said: Said::Trusted,
+        };
+        let entries = keys.iter().map(entry).collect();
+        let certs = keys.into_iter().map(|key| (key.fingerprint(), key.into_cert())).collect();
+        Self { folders, entries, certs }
+    }
+
     /// Trusts `key` for `scope` from now on: a file in the administrator's folder. Yields what to tell the user.
     ///
     /// # Errors

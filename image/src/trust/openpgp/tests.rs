@@ -51,7 +51,7 @@ impl Gpg {
                 "loopback",
             ])
             .args(["--trust-model", "always", "--allow-weak-digest-algos"])
-            .args(["--faked-system-time", &time.to_string()])
+            .args(["--faked-system-time", &format!("{time}!")])
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -58,6 +58,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Command::Rm(args) => cmd::rm::rm(&args, &host),
         Command::Gc(args) => cmd::gc::gc(&args, &host),
         Command::Fetch(args) => cmd::fetch::fetch(&args, &host),
+        Command::Trust(args) => cmd::trust::trust(&args, &host),
         Command::Image(command) => cmd::image::image(&command, &host),
         Command::Doctor(args) => cmd::doctor::doctor(&args, &host),
         Command::Version => Ok(cmd::version::version()),

@@ -7,6 +7,9 @@ use hull_tests::hull::finish;
 use hull_tests::image::{Builder, Layer};
 use hull_tests::{Flavour, Hull, Image};
 
+/// Images of the tests are signed by nobody.
+const UNSIGNED: &str = "--insecure-options=image";
+
 pub(crate) fn every_format_gives_the_same_root(flavour: Flavour) {
     let hull = Hull::new();
     let builder = || {
@@ -35,7 +38,7 @@ fn the_second_run_of_an_image_converts_nothing() {
     {
         let prepare = || {
             let reference = image.reference();
-            hull.hull(&["prepare", "--stage1=fly", &reference, "--", "/bin/true"]).success();
+            hull.hull(&["prepare", "--stage1=fly", UNSIGNED, &reference, "--", "/bin/true"]).success();
             let dir = fs::read_dir(hull.dir().join("images/erofs")).unwrap();
             let mut files: Vec<_> = dir
                 .map(|e| e.unwrap())
@@ -51,7 +54,7 @@ fn the_second_run_of_an_image_converts_nothing() {
 
 /// Prepares a pod of `reference`, expects `words` in the error, and nothing left behind.
 fn refuses(hull: &Hull, reference: &str, words: &[&str]) {
-    hull.hull(&["prepare", "--stage1=fly", reference, "--", "/bin/true"]).failure(words);
+    hull.hull(&["prepare", "--stage1=fly", UNSIGNED, reference, "--", "/bin/true"]).failure(words);
     assert_eq!(hull.pods(), Vec::<String>::new());
     for folder in ["erofs", "tmp"] {
         let left: Vec<_> =

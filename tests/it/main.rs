@@ -9,6 +9,7 @@ mod images;
 mod interactive;
 mod kvm_only;
 mod store;
+mod trust;
 
 /// Runs each case on each flavour.
 macro_rules! on_every_flavour {

@@ -164,29 +164,37 @@ impl<'a> AciFetcher<'a> {
     /// # Errors
     /// [`Kind::NotFound`], [`Kind::Network`].
     pub fn public_keys(&self, name: &Name) -> Result<Vec<(Url, Vec<u8>)>, Error> {
-        let insecure = self.fetcher.options.insecure.pubkey;
         self.runtime.block_on(async {
             let page = discover(&self.web, name, self.progress(), |page| !page.keys.is_empty()).await?;
             let mut keys = Vec::new();
             for url in page.keys {
-                let address = shown(&url);
-                if url.scheme() != "https" && !insecure {
-                    let text = format!(
-                        "fetch the public key {address}: keys come over https only (or use \
-                         --insecure-options=pubkey)"
-                    );
-                    return Err(Error::new(Kind::Untrusted, text));
-                }
-                match self.web.document(&url, KEY_FILE_MAX, self.progress()).await? {
-                    Answer::Document(bytes) => keys.push((url, bytes)),
-                    _ => {
-                        let text = format!("fetch the public key {address}: there is none");
-                        return Err(Error::new(Kind::NotFound, text));
-                    }
-                }
+                let bytes = self.key_at(&url).await?;
+                keys.push((url, bytes));
             }
             Ok(keys)
         })
+    }
+
+    /// The public keys at a URL.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`], [`Kind::Network`], [`Kind::Untrusted`] for a place that is not secure.
+    pub fn public_key(&self, url: &Url) -> Result<Vec<u8>, Error> {
+        self.runtime.block_on(self.key_at(url))
+    }
+
+    async fn key_at(&self, url: &Url) -> Result<Vec<u8>, Error> {
+        let address = shown(url);
+        if url.scheme() != "https" && !self.fetcher.options.insecure.pubkey {
+            let text = format!(
+                "fetch the public key {address}: keys come over https only (or use --insecure-options=pubkey)"
+            );
+            return Err(Error::new(Kind::Untrusted, text));
+        }
+        match self.web.document(url, KEY_FILE_MAX, self.progress()).await? {
+            Answer::Document(bytes) => Ok(bytes),
+            _ => Err(Error::new(Kind::NotFound, format!("fetch the public key {address}: there is none"))),
+        }
     }
 
     fn store(&self) -> &Store {

@@ -4,6 +4,7 @@ pub(crate) mod fetch;
 pub(crate) mod image;
 pub(crate) mod insecure;
 pub(crate) mod pod;
+pub(crate) mod trust;
 mod values;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use self::fetch::FetchArgs;
 use self::image::ImageCommand;
 use self::insecure::InsecureOption;
 use self::pod::{GcArgs, ListArgs, PodArgs, RmArgs, RunArgs, RunPreparedArgs, StatusArgs};
+use self::trust::TrustArgs;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -90,6 +92,8 @@ pub(crate) enum Command {
     Gc(GcArgs),
     /// Bring images into the store
     Fetch(FetchArgs),
+    /// Trust a key that signs App Container Images
+    Trust(TrustArgs),
     /// Look after the images of the store
     #[command(subcommand)]
     Image(ImageCommand),
@@ -111,6 +115,7 @@ impl Command {
             Self::Rm(_) => "rm",
             Self::Gc(_) => "gc",
             Self::Fetch(_) => "fetch",
+            Self::Trust(_) => "trust",
             Self::Image(command) => command.name(),
             Self::Doctor(_) => "doctor",
             Self::Version => "version",

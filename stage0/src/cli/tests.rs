@@ -49,6 +49,7 @@ fn contradictions_are_usage_errors() {
         &["image", "list", "--fields=id,colour"],
         &["image", "list", "--sort=id"],
         &["image", "rm"],
+        &["trust", "--root", "--prefix=example.com", "key"],
     ];
     for words in wrong {
         let words = [&["hull"], words].concat();

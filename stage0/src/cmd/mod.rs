@@ -9,6 +9,7 @@ pub(crate) mod prepare;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod trust;
 pub(crate) mod version;
 
 mod view;

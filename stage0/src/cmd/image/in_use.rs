@@ -57,7 +57,7 @@ impl Users {
             let again = pods.list().doing(Kind::Host, || "list the pods".into())?;
             match again.into_iter().find(|other| other.id == found.id) {
                 Some(moved) if *why.kind() == PodKind::Missing && moved.path() != found.path() => {
-                    found = moved
+                    found = moved;
                 }
                 None => return Ok(()),
                 Some(_) => {

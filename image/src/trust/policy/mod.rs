@@ -202,6 +202,10 @@ impl Policy {
         memory: &Rollback,
     ) -> Result<Admitted, Error> {
         let identity = Identity::of(wanted.name);
+        if wanted.name.digest().is_some_and(|digest| digest != wanted.named) {
+            let text = format!("trust image `{}`: it led to {}", identity.text(), wanted.named);
+            return Err(Error::new(Kind::Corrupt, text));
+        }
         let admitted = |reason| Admitted { image: identity.text(), reason };
         let Some((entry, requirements)) =
             self.requirements(Transport::Docker, &scope::of_registry(&identity))

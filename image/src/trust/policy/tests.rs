@@ -79,6 +79,17 @@ fn without_a_policy_a_digest_is_needed() {
 }
 
 #[test]
+fn a_digest_that_led_elsewhere_is_no_digest() {
+    let folder = TempDir::new().unwrap();
+    let (name, other) = (Name::parse(&pinned("h.io/app")).unwrap(), sha256(b"other"));
+    let wanted = Wanted { name: &name, named: &other, platform: &other };
+    for policy in ["{}", r#"{"default": [{"type": "insecureAcceptAnything"}]}"#] {
+        let judged = parse(policy).judge(&wanted, &Forged::default(), &Rollback::new(folder.path()));
+        assert_eq!(*judged.unwrap_err().kind(), Kind::Corrupt);
+    }
+}
+
+#[test]
 fn the_advice_fits_into_the_file_that_is_there() {
     for (policy, want) in [
         ("{}", format!(r#"add to `transports` in {FILE} "docker": {{"h.io/app": ["#)),

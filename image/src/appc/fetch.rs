@@ -22,7 +22,7 @@ use super::page::Endpoint;
 use super::remote::{self, Remote, State};
 use super::web::{Answer, Archive, Web, shown};
 use crate::aci::{Dependency, Manifest};
-use crate::blobs::{BLOB_MAX, Verified};
+use crate::blobs::BLOB_MAX;
 use crate::digest::{Algorithm, Digest, IdPrefix, ImageId};
 use crate::import::open_regular;
 use crate::names::NamedImage;
@@ -253,14 +253,7 @@ impl<'a> AciFetcher<'a> {
                 done => return done,
             }
         }
-        // What a signature is missing or wrong for is what a user most needs to know.
-        let told = failures.iter().position(|e| *e.kind() == Kind::Untrusted).unwrap_or(0);
-        let error = failures.swap_remove(told);
-        if page.endpoints.len() == 1 {
-            return Err(error);
-        }
-        let text = format!("fetch image {name}: none of {} places has it", page.endpoints.len());
-        Err(Error::because(*error.kind(), text, error))
+        Err(of_places(name, failures))
     }
 
     /// Without a question (rkt's `--trust-keys-from-https`): keys that come over plain HTTP are left out.
@@ -566,6 +559,24 @@ fn check_name(manifest: &Manifest, name: &Name, address: &str) -> Result<(), Err
         }
     }
     Ok(())
+}
+
+/// Why none of several places would do. The kind is that of the place that came closest.
+fn of_places(name: &Name, mut failures: Vec<Error>) -> Error {
+    let closest = |error: &Error| match error.kind() {
+        Kind::NotFound | Kind::Network | Kind::Unauthorized => 2,
+        Kind::Untrusted => 1,
+        _ => 0,
+    };
+    failures.sort_by_key(closest);
+    let said = failures.iter().map(|e| hull_errors::chain(e)).collect::<Vec<_>>().join("; ");
+    let kind = failures.first().map_or(Kind::NotFound, |e| *e.kind());
+    match <[Error; 1]>::try_from(failures) {
+        Ok([only]) => only,
+        Err(several) => {
+            Error::new(kind, format!("fetch image {name}: none of {} places has it: {said}", several.len()))
+        }
+    }
 }
 
 fn read_signature(path: &Path) -> Result<Vec<u8>, Error> {

@@ -111,8 +111,11 @@ impl Source for Archive<'_> {
     async fn open(&self, offset: u64, validator: Option<&str>) -> Result<Response, Failure> {
         let mut others = Vec::new();
         if offset > 0 {
-            others.push(("range", format!("bytes={offset}-")));
-            others.extend(validator.map(|validator| ("if-range", validator.to_owned())));
+            // Without a name for the state, a part of one and a part of another would be put together.
+            if let Some(validator) = validator {
+                others.push(("range", format!("bytes={offset}-")));
+                others.push(("if-range", validator.to_owned()));
+            }
         } else if let Some(known) = &self.known {
             others.extend(known.etag.clone().map(|etag| ("if-none-match", etag)));
             others.extend(known.last_modified.clone().map(|time| ("if-modified-since", time)));

@@ -1,6 +1,5 @@
 //! Bytes over HTTP: clients, downloads that go on where they were cut, retries.
 
-#[allow(dead_code, reason = "likewise")]
 pub(crate) mod client;
 #[allow(dead_code, reason = "the downloads of layers and of archives come next")]
 pub(crate) mod partial;
@@ -8,4 +7,4 @@ pub(crate) mod partial;
 pub(crate) mod retry;
 #[cfg(test)]
 #[allow(dead_code, reason = "likewise")]
-mod testing;
+pub(crate) mod testing;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use hull_converter_protocol::BUFFER_SIZE;
@@ -81,6 +82,14 @@ fn too_long(digest: &Digest, size: u64) -> Error {
     )
 }
 
+/// What became of a blob since it was stored.
+pub(crate) enum Checked {
+    Right(Verified),
+    /// It has this digest now, and was removed.
+    Damaged(Digest),
+    Missing,
+}
+
 /// The part of the store that holds blobs as they came.
 #[derive(Debug)]
 pub(crate) struct Blobs {
@@ -119,6 +128,29 @@ impl Blobs {
             found.extend(name.and_then(|name| Digest::new(algorithm, name)));
         }
         Ok(found)
+    }
+
+    /// Hashes a blob again. A damaged one is removed: it is worth nothing to anybody.
+    pub(crate) fn check(&self, digest: &Digest) -> Result<Checked, Error> {
+        let Some(blob) = self.get(digest)? else { return Ok(Checked::Missing) };
+        let doing = || format!("read blob {digest}");
+        let mut hasher = Hasher::new(digest.algorithm());
+        let mut buffer = vec![0; BUFFER_SIZE];
+        let mut position = 0;
+        loop {
+            let count = blob.file.read_at(&mut buffer, position).doing(Kind::Host, doing)?;
+            if count == 0 {
+                break;
+            }
+            hasher.update(&buffer[..count]);
+            position += count as u64;
+        }
+        let got = hasher.finish();
+        if got == *digest {
+            return Ok(Checked::Right(blob));
+        }
+        fs::remove_file(self.path(digest)).doing(Kind::Host, || format!("remove damaged blob {digest}"))?;
+        Ok(Checked::Damaged(got))
     }
 
     /// Copies a blob into the store while hashing it. A wrong digest or size leaves nothing.

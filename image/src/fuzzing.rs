@@ -39,3 +39,8 @@ pub fn openpgp_key(bytes: &[u8]) {
 pub fn openpgp_signature(bytes: &[u8]) {
     trust::fuzz::openpgp_signature(bytes);
 }
+
+/// The file system of an image.
+pub fn file_system(bytes: &[u8]) {
+    let _ = crate::extract::read_all(bytes); // Refusing is right; panicking is not.
+}

@@ -111,6 +111,39 @@ impl Store {
         Ok(report)
     }
 
+    /// What a collection would remove at once, whatever is in use: it leads nowhere.
+    pub(crate) fn garbage(&self) -> Result<Vec<String>, Error> {
+        let mut found = Vec::new();
+        let needed = self.needed_blobs(&BTreeSet::new())?;
+        each_file(&self.folder().join("erofs"), |name, _, _| {
+            let id = name.strip_suffix(".erofs").and_then(|name| name.parse::<ImageId>().ok());
+            if !id.is_some_and(|id| self.record_path(&id).exists()) {
+                found.push(format!("file system {name}: no image has it"));
+            }
+            Ok(())
+        })?;
+        for algorithm in Algorithm::ALL {
+            each_file(&self.folder().join("blobs").join(algorithm.name()), |name, _, _| {
+                if !Digest::new(algorithm, name).is_some_and(|digest| needed.contains(&digest)) {
+                    found.push(format!("blob {}:{name}: no image needs it", algorithm.name()));
+                }
+                Ok(())
+            })?;
+        }
+        each_file(self.names().folder(), |file, path, _| {
+            let named = names::read(path).doing(Kind::Host, || format!("read {}", path.display()))?;
+            if !named.is_some_and(|named| self.record_path(&named.image).exists()) {
+                found.push(format!("name {file}: it leads nowhere"));
+            }
+            Ok(())
+        })?;
+        each_file(self.temporary(), |name, _, _| {
+            found.push(format!("temporary file {name}"));
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
     fn collect_images(
         &self,
         grace: Duration,

@@ -41,7 +41,7 @@ const LAYERS: [&str; 11] = [
 ];
 
 /// The name of an image inside a layout (OCI image-spec, "Pre-Defined Annotation Keys").
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The full name that Docker and containerd add.
 const FULL_NAME: &str = "io.containerd.image.name";
@@ -222,6 +222,19 @@ impl<'a> LayoutImage<'a> {
         let mut source = self.layout.blob(&descriptor.digest)?;
         blobs.add(&mut source, &descriptor.digest, Some(descriptor.size))
     }
+}
+
+/// What a layout of ours says of its parts.
+pub(crate) const INDEX: &str = INDEXES[0];
+pub(crate) const MANIFEST: &str = MANIFESTS[0];
+pub(crate) const CONFIG: &str = CONFIGS[0];
+pub(crate) const LAYER: &str = LAYERS[0];
+
+/// The type of a manifest, which it may leave to whoever names it; its configuration's type tells then.
+pub(crate) fn media_type_of(manifest: &[u8]) -> &'static str {
+    let config = serde_json::from_slice::<Manifest>(manifest).ok().and_then(|manifest| manifest.config);
+    let is_docker = config.is_some_and(|config| config.media_type == CONFIGS[1]);
+    MANIFESTS[usize::from(is_docker)]
 }
 
 /// The configuration that a manifest names; `None` for other documents.

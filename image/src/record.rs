@@ -60,6 +60,11 @@ pub enum ImageKind {
 }
 
 impl ImageRecord {
+    /// Whether it is the record of that image, written by this version of hull.
+    pub(crate) fn is_of(&self, id: &ImageId) -> bool {
+        self.format == FORMAT && self.id == *id
+    }
+
     /// All blobs that the image needs.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = &Digest> {
         self.documents.iter().chain(self.layers.iter().map(|layer| &layer.blob))

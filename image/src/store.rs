@@ -190,14 +190,15 @@ impl Store {
         Ok(self.record(id)?.map(|record| self.image(record)))
     }
 
-    /// The record of an image that is whole and of this version.
+    /// The record of an image that is whole and of this version. One that lacks a blob is not: fetching it
+    /// brings what is missing.
     pub(crate) fn record(&self, id: &ImageId) -> Result<Option<ImageRecord>, Error> {
         let record: Option<ImageRecord> = record::read(&self.record_path(id))
             .doing(Kind::Host, || format!("read the record of image {id}"))?;
         Ok(record.filter(|record| {
             let erofs = fs::metadata(self.erofs_path(id));
             let whole = erofs.is_ok_and(|file| file.is_file() && file.len() == record.erofs_size);
-            record.format == FORMAT && record.id == *id && whole
+            record.is_of(id) && whole && record.blobs().all(|digest| self.blobs.path(digest).is_file())
         }))
     }
 

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Barrier;
 
 use hull_image::Reference;
 
-use crate::support::{Layer, Place, converter, filter, oci_image, shell, write_layout};
+use crate::support::{Layer, Place, converter, example, filter, oci_image, shell, write_layout};
 
 fn layers() -> [Vec<u8>; 2] {
     [Layer::new().file("a", &[7; 100_000]).bytes(), Layer::new().file(".wh.a", b"").file("b", b"b").bytes()]
@@ -40,19 +39,11 @@ fn a_full_disk_is_called_that_and_leaves_no_half_image() {
     write_layout(&place.path("layout"), &oci_image(&[Layer::new().file("big", &big).bytes()]), &[]);
     // Room for the blob, but not for the image too.
     let script = "mkdir \"$1\"; mount -t tmpfs -o size=5M none \"$1\"
-        \"$2\" \"$4\" \"$1/store\" \"oci:$3\" 2>&1 && exit 1; ls \"$1\"/store/{tmp,erofs,manifests}";
-    let got = shell(script, &[&place.path("small"), &importer(), &place.path("layout"), &converter()]);
+        \"$2\" \"$4\" \"$1/store\" import \"oci:$3\" 2>&1 && exit 1; ls \"$1\"/store/{tmp,erofs,manifests}";
+    let got = shell(script, &[&place.path("small"), &example("store"), &place.path("layout"), &converter()]);
     assert!(got.contains("(free some space, or remove images") && got.contains("No space left"), "{got}");
     let left = got.lines().filter(|line| line.starts_with("sha256-") || line.ends_with("-0"));
     assert_eq!(left.count(), 0, "{got}");
-}
-
-/// The example of this crate, which Cargo builds beside the tests.
-fn importer() -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    let path = tests.parent().unwrap().parent().unwrap().join("examples/import");
-    assert!(path.exists(), "{} is missing: run `cargo test -p hull-image`, which builds it", path.display());
-    path
 }
 
 /// Kills an import at its first, second, third, … call of each kind, until one gets through.
@@ -70,8 +61,13 @@ fn killed_anywhere_leaves_only_what_the_next_one_removes() {
             let ended = Command::new("strace")
                 .args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}")])
                 .args(["-e", &format!("inject={call}:signal=KILL:when={nth}")])
-                .arg(importer())
-                .args([converter().as_os_str(), place.path("store").as_os_str(), reference.as_ref()])
+                .arg(example("store"))
+                .args([
+                    converter().as_os_str(),
+                    place.path("store").as_os_str(),
+                    "import".as_ref(),
+                    reference.as_ref(),
+                ])
                 .output()
                 .unwrap();
             if ended.status.success() {

@@ -141,6 +141,14 @@ pub(crate) fn converter() -> PathBuf {
     BUILT.get_or_init(build).clone()
 }
 
+/// An example of this crate, which Cargo builds beside the tests.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent().unwrap().parent().unwrap().join("examples").join(name);
+    assert!(path.exists(), "{} is missing: run `cargo test -p hull-image`, which builds it", path.display());
+    path
+}
+
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     hash("sha256sum", bytes)
 }
@@ -294,11 +302,17 @@ pub(crate) fn compare_with_gnu_tar(place: &Place, image: &Image, layers: &[Vec<u
             &[&path, &wanted],
         );
     }
+    compare_with_folder(place, image, &wanted);
+}
+
+/// Mounts an image and compares it with the files in a folder.
+#[track_caller]
+pub(crate) fn compare_with_folder(place: &Place, image: &Image, wanted: &Path) {
     let script = format!(
         "{RECORD} mkdir \"$3/mounted\"; mount -t erofs -o ro \"$1\" \"$3/mounted\"
          record \"$3/mounted\" \"$3/got.tar\"; record \"$2\" \"$3/wanted.tar\""
     );
-    shell(&script, &[&image.erofs, &wanted, &place.path("")]);
+    shell(&script, &[&image.erofs, wanted, &place.path("")]);
     let (got, wanted) = (records(&place.path("got.tar")), records(&place.path("wanted.tar")));
     assert!(wanted.len() > 1);
     for (got, wanted) in got.iter().zip(&wanted) {

@@ -15,6 +15,7 @@ mod convert;
 mod converter;
 mod digest;
 mod docker;
+mod document;
 mod error;
 mod export;
 mod extract;

@@ -30,7 +30,7 @@ use crate::names::{NamedImage, Names};
 use crate::record::{self, FORMAT, FileRecords, ImageKind, ImageRecord, LayerRecord};
 use crate::temporary::{ImageLock, Temporary, sweep};
 use crate::transport::partial::Partials;
-use crate::{Error, Kind, Reference, folders, import, oci};
+use crate::{Error, Kind, Reference, document, folders, import};
 
 /// Where images are kept.
 #[derive(Debug)]
@@ -318,7 +318,7 @@ impl Store {
         let missing =
             || Error::new(Kind::Corrupt, format!("import image {id}: its blob is not in the store"));
         let document = self.blobs.get(&own)?.ok_or_else(missing)?.document()?;
-        Ok(match oci::config_of(document.as_slice()) {
+        Ok(match document::config_of(document.as_slice()) {
             Some(config) => (ImageKind::Oci, vec![own, config]),
             None => (ImageKind::Docker, vec![own]),
         })

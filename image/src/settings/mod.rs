@@ -4,6 +4,7 @@
 //! `auth.d` holds the kinds `auth` and `dockerAuth`, `paths.d` the kind `paths`, `stage1.d` the kind `stage1`.
 
 mod auth;
+pub(crate) mod certificates;
 #[allow(dead_code, reason = "the pull from registries comes next")]
 pub(crate) mod docker_auth;
 mod document;

@@ -4,7 +4,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Certificate, Client, ClientBuilder};
+use reqwest::{Certificate, Client, ClientBuilder, Identity};
 use rustls::crypto::ring;
 
 use crate::{Error, Kind};
@@ -35,7 +35,24 @@ pub(crate) enum Trust {
 /// # Errors
 /// [`Kind::Host`] if the host has no certificates of authorities, or an own one is none.
 pub(crate) fn client(trust: &Trust) -> Result<Client, Error> {
-    let builder = builder(trust).redirect(Policy::custom(follow));
+    build(builder(trust).redirect(Policy::custom(follow)))
+}
+
+/// A client as [`client`], that is known by a certificate, or follows no redirect at all.
+pub(crate) fn special_client(
+    trust: &Trust,
+    identity: Option<Identity>,
+    follows: bool,
+) -> Result<Client, Error> {
+    let policy = if follows { Policy::custom(follow) } else { Policy::none() };
+    let builder = builder(trust).redirect(policy);
+    build(match identity {
+        Some(identity) => builder.identity(identity),
+        None => builder,
+    })
+}
+
+fn build(builder: ClientBuilder) -> Result<Client, Error> {
     builder.build().map_err(|e| {
         let text = "set up HTTPS: the certificates of authorities cannot be used (install ca-certificates, or set \
                     SSL_CERT_FILE)";

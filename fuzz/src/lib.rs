@@ -18,9 +18,13 @@ pub struct Target {
 
 /// All of them, by name.
 pub const TARGETS: &[Target] = &[
+    Target { name: "aci-manifest", run: hull_image::fuzzing::aci_manifest },
+    Target { name: "aci-name", run: hull_image::fuzzing::aci_name },
     Target { name: "agent-conversation", run: agent::conversation },
     Target { name: "agent-orders", run: agent::orders },
+    Target { name: "discovery-page", run: hull_image::fuzzing::discovery },
     Target { name: "image-reference", run: hull_image::fuzzing::reference },
+    Target { name: "settings", run: hull_image::fuzzing::settings },
     Target { name: "trust-bundle", run: hull_image::fuzzing::bundle },
     Target { name: "trust-cosign-key", run: hull_image::fuzzing::cosign_key },
     Target { name: "trust-openpgp-key", run: hull_image::fuzzing::openpgp_key },

@@ -308,3 +308,11 @@ fn configuration(
         labels,
     }
 }
+
+/// A way in for the fuzzer.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(manifest) = Manifest::parse(text, "x") {
+        let _ = manifest.configuration("x"); // Refusing is right; panicking is not.
+    }
+}

@@ -5,6 +5,7 @@ mod dependencies;
 mod discovery;
 mod distribution;
 mod fetch;
+pub(crate) mod fuzz;
 mod name;
 mod page;
 mod remote;

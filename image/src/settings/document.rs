@@ -61,6 +61,12 @@ impl Document {
         Ok(Document { path, kind, mode, body })
     }
 
+    /// What a file of nobody's says.
+    pub(super) fn of(path: PathBuf, text: &[u8], kinds: &[&'static str]) -> Result<Document, String> {
+        let (kind, body) = parse(text, kinds)?;
+        Ok(Document { path, kind, mode: 0, body })
+    }
+
     pub(super) fn kind(&self) -> &'static str {
         self.kind
     }

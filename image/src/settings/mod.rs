@@ -142,3 +142,11 @@ impl Settings {
         json!({ "stage0": auth.chain(registries).chain(others).collect::<Vec<_>>() })
     }
 }
+
+/// A way in for the fuzzer.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let kinds = ["auth", "dockerAuth", "paths", "stage1"];
+    if let Ok(document) = Document::of("x".into(), bytes, &kinds) {
+        let _ = Settings::default().add(&document, &mut Folder::default()); // Refusing is right; panicking is not.
+    }
+}

@@ -15,6 +15,9 @@ pub trait Transfer: Send {
     /// So many bytes have arrived since the last call.
     fn advance(&mut self, bytes: u64);
 
+    /// The server says only now how many bytes there are in all.
+    fn total(&mut self, bytes: u64);
+
     /// The server ignored where we wanted to go on: everything comes anew.
     fn restart(&mut self);
 
@@ -35,6 +38,8 @@ impl Progress for Quiet {
 
 impl Transfer for Quiet {
     fn advance(&mut self, _: u64) {}
+
+    fn total(&mut self, _: u64) {}
 
     fn restart(&mut self) {}
 

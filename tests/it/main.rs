@@ -10,6 +10,7 @@ mod interactive;
 mod kvm_only;
 mod store;
 mod trust;
+mod web;
 
 /// Runs each case on each flavour.
 macro_rules! on_every_flavour {

@@ -112,7 +112,8 @@ impl Hull {
         self.spawn_command(self.command(args))
     }
 
-    fn spawn_command(&self, mut command: Command) -> Started {
+    /// Starts any command in the background.
+    pub fn spawn_command(&self, mut command: Command) -> Started {
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -8,6 +8,7 @@ pub mod image;
 pub mod signer;
 pub mod terminal;
 pub mod traces;
+pub mod web;
 
 pub use hull::{Ended, Flavour, Hull};
 pub use image::Image;

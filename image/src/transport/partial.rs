@@ -327,6 +327,9 @@ impl<'a> Download<'a> {
         let response = accepted(response, &format!("download {}", self.wanted.what)).await?;
         let total = self.begin(asked_from, &response)?;
         self.check_total(total)?;
+        if let Some(total) = total {
+            self.transfer.total(total);
+        }
         self.receive(response).await?;
         match total {
             Some(total) if self.length != total => {

@@ -39,12 +39,11 @@ impl Progress for Bars {
             Some(total) => (ProgressBar::new(total), KNOWN),
             None => (ProgressBar::no_length(), UNKNOWN),
         };
-        let style = ProgressStyle::with_template(template).expect("our own template is right");
-        let bar = self.0.add(bar.with_style(style.progress_chars("=> ")).with_message(what.to_owned()));
+        let bar = self.0.add(bar.with_style(style(template)).with_message(what.to_owned()));
         bar.set_position(done);
         // What was there before says nothing of the rate.
         bar.reset_eta();
-        Box::new(Bar { bars: self.clone(), bar })
+        Box::new(Bar { bars: self.clone(), bar, has_moved: false })
     }
 
     fn note(&self, text: &str) {
@@ -52,14 +51,26 @@ impl Progress for Bars {
     }
 }
 
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).expect("our own template is right");
+    style.progress_chars("=> ")
+}
+
 struct Bar {
     bars: Bars,
     bar: ProgressBar,
+    has_moved: bool,
 }
 
 impl Transfer for Bar {
     fn advance(&mut self, bytes: u64) {
         self.bar.inc(bytes);
+        self.has_moved = true;
+    }
+
+    fn total(&mut self, bytes: u64) {
+        self.bar.set_length(bytes);
+        self.bar.set_style(style(KNOWN));
     }
 
     fn restart(&mut self) {
@@ -78,7 +89,10 @@ impl Drop for Bar {
     fn drop(&mut self) {
         if !self.bar.is_finished() {
             self.bar.finish_and_clear();
-            self.bars.line(&broken_off(&self.bar.message(), self.bar.position()));
+            // What never began is told by an error, or has not changed since the last time.
+            if self.has_moved {
+                self.bars.line(&broken_off(&self.bar.message(), self.bar.position()));
+            }
         }
     }
 }

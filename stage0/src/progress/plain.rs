@@ -13,7 +13,8 @@ pub(super) struct Lines;
 impl Progress for Lines {
     fn transfer(&self, what: &str, total: Option<u64>, done: u64) -> Box<dyn Transfer + '_> {
         eprintln!("fetching {what}{}", size(total, done));
-        Box::new(Line { name: what.to_owned(), bytes: done, start: Instant::now(), finished: false })
+        let start = Instant::now();
+        Box::new(Line { name: what.to_owned(), bytes: done, has_moved: false, start, finished: false })
     }
 
     fn note(&self, text: &str) {
@@ -34,6 +35,7 @@ fn size(total: Option<u64>, done: u64) -> String {
 struct Line {
     name: String,
     bytes: u64,
+    has_moved: bool,
     start: Instant,
     finished: bool,
 }
@@ -41,7 +43,10 @@ struct Line {
 impl Transfer for Line {
     fn advance(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
+        self.has_moved = true;
     }
+
+    fn total(&mut self, _: u64) {}
 
     fn restart(&mut self) {
         self.bytes = 0;
@@ -55,7 +60,8 @@ impl Transfer for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        if !self.finished {
+        // What never began is told by an error, or has not changed since the last time.
+        if self.has_moved && !self.finished {
             eprintln!("{}", broken_off(&self.name, self.bytes));
         }
     }

@@ -1,6 +1,7 @@
 //! `hull image`: what is in the store, and how it leaves it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use hull_tests::hull::finish;
 use hull_tests::image::{Builder, Layer};
@@ -181,4 +182,79 @@ fn collection_keeps_what_was_used_lately() {
     assert_eq!(ended.success(), format!("successfully removed image: \"{id}\"\n"));
     assert_eq!(files(&hull), Vec::<String>::new());
     hull.hull(&["image", "gc", "--grace-period=soon"]).failure(&["soon"]);
+}
+
+#[test]
+fn an_image_goes_out_as_it_came_in() {
+    let hull = Hull::new();
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name).display().to_string();
+    let export = |args: &[&str]| hull.hull(&[&["image", "export"], args].concat());
+    let (oci, aci) = (fetch(&hull, &Image::standard()), fetch(&hull, &Builder::standard().aci()));
+    export(&[&aci, &at("image.aci")]).success();
+    export(&[&oci, &at("archive.tar")]).success();
+    export(&[&oci, &format!("oci:{}", at("layout"))]).success();
+    export(&["--format=oci", &oci, &at("layout:2")]).success();
+    export(&["--format=aci", &aci, &at("other.aci")]).success();
+    let again = Hull::new();
+    let ids = ["image.aci", "archive.tar", "layout", "other.aci"].map(|name| {
+        again.hull(&["fetch", "--full", "--insecure-options=image", &at(name)]).success().trim().to_owned()
+    });
+    assert_eq!(ids, [aci.as_str(), &oci, &oci, &aci]);
+    assert!(place.path().join("layout:2/index.json").is_file());
+    // Nothing is replaced unless that is wished.
+    let before = fs::read(at("image.aci")).unwrap();
+    export(&[&oci, &at("image.aci")]).failure(&["image export: ", "image.aci", "--overwrite"]);
+    assert_eq!(fs::read(at("image.aci")).unwrap(), before);
+    export(&["--overwrite", &oci, &at("image.aci")]).success();
+    assert_ne!(fs::read(at("image.aci")).unwrap(), before);
+    export(&["--format=aci", &oci, &at("wrong")]).failure(&["--format=oci-archive"]);
+    export(&["--format=oci", &aci, &at("wrong")]).failure(&["App Container Image"]);
+    export(&["nothing-like-it", &at("wrong")]).failure(&["nothing-like-it"]);
+    assert!(!place.path().join("wrong").exists());
+}
+
+#[test]
+fn an_images_files_are_written_to_a_folder() {
+    let hull = Hull::new();
+    let place = tempfile::tempdir().unwrap();
+    let id = fetch(&hull, &Image::standard());
+    for command in ["extract", "render"] {
+        let folder = place.path().join(command);
+        let to = folder.display().to_string();
+        hull.hull(&["image", command, &id, &to]).success();
+        assert!(folder.join("manifest").is_file());
+        let root = folder.join("rootfs");
+        assert_eq!(fs::read(root.join("bin/busybox")).unwrap(), fs::read("/bin/busybox").unwrap());
+        assert_eq!(fs::read_link(root.join("bin/sh")).unwrap().to_str(), Some("busybox"));
+        assert_eq!(fs::metadata(root.join("tmp")).unwrap().permissions().mode() & 0o7777, 0o1777);
+        hull.hull(&["image", command, &id, &to]).failure(&[&to, "--overwrite"]);
+        hull.hull(&["image", command, "--overwrite", "--rootfs-only", &id, &to]).success();
+        assert!(folder.join("bin/busybox").is_file() && !folder.join("manifest").exists());
+        hull.hull(&["image", command, "nothing-like-it", &to]).failure(&["nothing-like-it"]);
+    }
+}
+
+#[test]
+fn damage_is_found_and_mended_where_it_can_be() {
+    let hull = Hull::new();
+    let image = Image::standard();
+    let id = fetch(&hull, &image);
+    let verify = || hull.hull(&["image", "verify", &id]);
+    assert_eq!(verify().success(), format!("successfully verified checksum for image: {id:?} ({id:?})\n"));
+    let file_system = hull.dir().join("images/erofs").join(format!("{id}.erofs"));
+    let whole = fs::read(&file_system).unwrap();
+    let mut bytes = whole.clone();
+    bytes[5000] ^= 1;
+    fs::write(&file_system, bytes).unwrap();
+    assert!(verify().success().starts_with("rebuilt the file system"));
+    assert_eq!(fs::read(&file_system).unwrap(), whole);
+    // A blob comes from nowhere but from where it came.
+    let blobs = fs::read_dir(hull.dir().join("images/blobs/sha256")).unwrap().map(|e| e.unwrap().path());
+    let largest = blobs.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    fs::write(&largest, b"damaged").unwrap();
+    verify().failure(&["image verify: ", &id, "fetch the image again"]);
+    hull.hull(&["image", "verify", "nothing-like-it"]).failure(&["nothing-like-it"]);
+    assert_eq!(fetch(&hull, &image), id);
+    verify().success();
 }

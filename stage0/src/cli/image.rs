@@ -1,8 +1,9 @@
 //! The words of `hull image`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Subcommand, ValueEnum, ValueHint};
 
 use super::Format;
 use super::fetch::FetchArgs;
@@ -13,6 +14,14 @@ pub(crate) enum ImageCommand {
     List(ImageListArgs),
     /// Print what an image says of itself
     CatManifest(CatManifestArgs),
+    /// Write an image to a file or folder, as it came
+    Export(ExportArgs),
+    /// Write the files of an image to a folder, without those of the images it depends on
+    Extract(ExtractArgs),
+    /// Write the files of an image to a folder, as a pod sees them
+    Render(ExtractArgs),
+    /// Check images, and mend their file systems
+    Verify(ImagesArgs),
     /// Remove images that no pod uses
     Rm(ImagesArgs),
     /// Remove images that were not used for long, and what nobody needs
@@ -26,6 +35,10 @@ impl ImageCommand {
         match self {
             Self::List(_) => "image list",
             Self::CatManifest(_) => "image cat-manifest",
+            Self::Export(_) => "image export",
+            Self::Extract(_) => "image extract",
+            Self::Render(_) => "image render",
+            Self::Verify(_) => "image verify",
             Self::Rm(_) => "image rm",
             Self::Gc(_) => "image gc",
             Self::Fetch(_) => "image fetch",
@@ -103,6 +116,46 @@ pub(crate) struct ImageArg {
     /// The image: its id, the beginning of that, or its name
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Replace what is there
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// What OUTPUT becomes [default: as it says, else aci for an ACI and oci-archive for others]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) format: Option<ExportFormat>,
+    #[command(flatten)]
+    pub(crate) image: ImageArg,
+    /// A path, oci:DIRECTORY[:TAG] or oci-archive:FILE[:TAG]
+    #[arg(value_name = "OUTPUT", value_hint = ValueHint::AnyPath)]
+    pub(crate) output: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// The archive of an App Container Image, uncompressed
+    Aci,
+    /// An OCI image layout in a directory
+    Oci,
+    /// Such a layout in a tar archive
+    OciArchive,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExtractArgs {
+    /// Write the files only, without manifest and rootfs folder
+    #[arg(long)]
+    pub(crate) rootfs_only: bool,
+    /// Replace what is there
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) image: ImageArg,
+    /// The folder, which is made
+    #[arg(value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    pub(crate) folder: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -49,6 +49,8 @@ fn contradictions_are_usage_errors() {
         &["image", "list", "--fields=id,colour"],
         &["image", "list", "--sort=id"],
         &["image", "rm"],
+        &["image", "export", "x"],
+        &["image", "render", "x"],
         &["trust", "--root", "--prefix=example.com", "key"],
     ];
     for words in wrong {

@@ -31,6 +31,20 @@ pub const TARGETS: &[Target] = &[
     Target { name: "trust-openpgp-signature", run: hull_image::fuzzing::openpgp_signature },
     Target { name: "trust-payload", run: hull_image::fuzzing::payload },
     Target { name: "trust-policy", run: hull_image::fuzzing::policy },
+    Target { name: "vmm-block", run: hull_vmm::fuzzing::block },
+    Target { name: "vmm-boot-tables", run: hull_vmm::fuzzing::boot_tables },
+    Target { name: "vmm-command-line", run: hull_vmm::fuzzing::command_line },
+    Target { name: "vmm-cpuid", run: hull_vmm::fuzzing::cpuid },
+    Target { name: "vmm-initramfs", run: hull_vmm::fuzzing::initramfs },
+    Target { name: "vmm-ioapic", run: hull_vmm::fuzzing::ioapic },
+    Target { name: "vmm-kernel", run: hull_vmm::fuzzing::kernel },
+    Target { name: "vmm-mmio", run: hull_vmm::fuzzing::mmio },
+    Target { name: "vmm-pmem", run: hull_vmm::fuzzing::pmem },
+    Target { name: "vmm-queue", run: hull_vmm::fuzzing::queue },
+    Target { name: "vmm-rng", run: hull_vmm::fuzzing::rng },
+    Target { name: "vmm-serial", run: hull_vmm::fuzzing::serial },
+    Target { name: "vmm-vsock-packets", run: hull_vmm::fuzzing::vsock_packets },
+    Target { name: "vmm-vsock-queues", run: hull_vmm::fuzzing::vsock_queues },
 ];
 
 /// The target of that name.

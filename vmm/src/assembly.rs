@@ -98,7 +98,7 @@ pub(crate) fn attach(
         + usize::from(wanted.vsock.is_some())
         + usize::from(wanted.rng);
     let pins = Pins::plan(virtio_count, serial);
-    let ioapic = Ioapic::new(Arc::clone(vm), pins.count, wanted.vcpus);
+    let ioapic = Ioapic::new(Arc::<VmFd>::clone(vm), pins.count, wanted.vcpus);
     let mut attaching = Attaching {
         ioapic,
         ram,

@@ -9,15 +9,28 @@ use kvm_ioctls::VmFd;
 use crate::bus::{Window, lock};
 use crate::device::ioapic::{Msi, Pins};
 
-/// The IOAPIC and the way into KVM. A leaf in the lock order: nothing is locked while its pins are.
+/// Where messages to local APICs go.
+pub(crate) trait Messages: Send + Sync {
+    fn send(&self, msi: Msi);
+}
+
+impl Messages for VmFd {
+    fn send(&self, msi: Msi) {
+        let msi = kvm_msi { address_lo: msi.address, data: msi.data, ..Default::default() };
+        // KVM refuses what the guest has set up wrongly: such an interrupt reaches nobody.
+        let _ = self.signal_msi(msi);
+    }
+}
+
+/// The IOAPIC and the way out of it. A leaf in the lock order: nothing is locked while its pins are.
 pub(crate) struct Ioapic {
     pins: Mutex<Pins>,
-    vm: Arc<VmFd>,
+    messages: Arc<dyn Messages>,
 }
 
 impl Ioapic {
-    pub(crate) fn new(vm: Arc<VmFd>, pin_count: u8, id: u8) -> Arc<Self> {
-        Arc::new(Self { pins: Mutex::new(Pins::new(pin_count, id)), vm })
+    pub(crate) fn new(messages: Arc<dyn Messages>, pin_count: u8, id: u8) -> Arc<Self> {
+        Arc::new(Self { pins: Mutex::new(Pins::new(pin_count, id)), messages })
     }
 
     pub(crate) fn line(self: &Arc<Self>, pin: u8) -> IrqLine {
@@ -29,10 +42,9 @@ impl Ioapic {
     }
 
     fn send(&self, msi: Option<Msi>) {
-        let Some(msi) = msi else { return };
-        let msi = kvm_msi { address_lo: msi.address, data: msi.data, ..Default::default() };
-        // KVM refuses what the guest has set up wrongly: such an interrupt reaches nobody.
-        let _ = self.vm.signal_msi(msi);
+        if let Some(msi) = msi {
+            self.messages.send(msi);
+        }
     }
 }
 

@@ -14,6 +14,8 @@ mod config;
 mod device;
 mod error;
 mod events;
+#[doc(hidden)]
+pub mod fuzzing;
 mod irq;
 mod layout;
 mod machine;

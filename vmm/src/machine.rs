@@ -176,8 +176,7 @@ impl Machine<Loaded> {
     /// `Host`, if threads cannot be made. No guest code has run then.
     pub fn boot(self) -> Result<Machine<Live>, Error> {
         let Loaded { parts, vcpus, .. } = self.0;
-        register_signal_handler(kick_signal(), on_kick)
-            .doing(Kind::Host, || "handle the signal that ends vCPUs".to_owned())?;
+        handle_signals()?;
         let (sender, halts) = channel();
         let mut live = Live { vcpus: Vec::new(), event_thread: None, halts, stopper: Stopper(sender), parts };
         live.start_events()?;
@@ -297,4 +296,14 @@ fn kick_signal() -> libc::c_int {
     SIGRTMIN()
 }
 
-extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+/// Neither signal ends the process. SIGPIPE comes from a vsock connection whose reader has gone, just when a
+/// guest writes: a program whose `main` is not Rust's would die of it.
+pub(crate) fn handle_signals() -> Result<(), Error> {
+    for signal in [kick_signal(), libc::SIGPIPE] {
+        register_signal_handler(signal, on_signal)
+            .doing(Kind::Host, || "handle the signals that end vCPUs and pipes".to_owned())?;
+    }
+    Ok(())
+}
+
+extern "C" fn on_signal(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}

@@ -2,12 +2,12 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod cmdline;
-mod elf;
+pub(crate) mod elf;
 pub(crate) mod initramfs;
-mod mptable;
+pub(crate) mod mptable;
 pub(crate) use mptable::IOAPIC_VERSION;
 pub(crate) use tables::{CODE_SELECTOR, DATA_SELECTOR};
-mod params;
+pub(crate) mod params;
 mod tables;
 
 use std::fs::File;

@@ -6,11 +6,15 @@ use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 /// First word of the vendor's name, leaf 0: AuthenticAMD, HygonGenuine.
 const AMD: [u32; 2] = [u32::from_le_bytes(*b"Auth"), u32::from_le_bytes(*b"Hygo")];
 /// Leaf 1, Intel SDM volume 2, CPUID.
+const ECX1_DTES64: u32 = 1 << 2;
 const ECX1_MONITOR: u32 = 1 << 3;
 const ECX1_VMX: u32 = 1 << 5;
+const ECX1_SMX: u32 = 1 << 6;
 const ECX1_PDCM: u32 = 1 << 15;
 const ECX1_TSC_DEADLINE: u32 = 1 << 24;
 const ECX1_HYPERVISOR: u32 = 1 << 31;
+/// Debug store: the memory half of a PMU.
+const EDX1_DS: u32 = 1 << 21;
 const EDX1_HTT: u32 = 1 << 28;
 /// Leaf 6: the local APIC timer runs in all C-states.
 const EAX6_ARAT: u32 = 1 << 2;
@@ -72,10 +76,10 @@ fn adjust(entry: &mut kvm_cpuid_entry2, vcpu: Vcpu) {
     let (id, count) = (u32::from(vcpu.id), u32::from(vcpu.count));
     match (entry.function, entry.index) {
         (0x1, _) => {
-            entry.ecx &= !(ECX1_MONITOR | ECX1_VMX | ECX1_PDCM | ECX1_TSC_DEADLINE);
+            entry.ecx &= !(ECX1_DTES64 | ECX1_MONITOR | ECX1_VMX | ECX1_SMX | ECX1_PDCM | ECX1_TSC_DEADLINE);
             entry.ecx |= ECX1_HYPERVISOR | if vcpu.tsc_deadline { ECX1_TSC_DEADLINE } else { 0 };
             entry.ebx = (entry.ebx & 0xffff) | (count << 16) | (id << 24);
-            entry.edx = with(entry.edx, EDX1_HTT, 1 < count);
+            entry.edx = with(entry.edx & !EDX1_DS, EDX1_HTT, 1 < count);
         }
         // Caches: EAX has the kind, the level, how many share it, and (Intel) the cores of the package.
         (0x4, _) if entry.eax & 0x1f != 0 => {

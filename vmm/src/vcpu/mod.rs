@@ -1,7 +1,7 @@
 //! vCPUs: what they are told at the start, and the loop that runs them.
 #![forbid(unsafe_code)]
 
-mod cpuid;
+pub(crate) mod cpuid;
 pub(crate) mod regs;
 pub(crate) mod run;
 

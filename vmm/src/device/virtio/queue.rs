@@ -101,6 +101,11 @@ impl Buffers {
         self.0.iter().map(|claim| u64::from(claim.len())).sum()
     }
 
+    /// How many pieces there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Cuts the first `len` bytes off; fewer if there are no more.
     pub(crate) fn take(&mut self, mut len: u64) -> Buffers {
         let mut taken = Vec::new();

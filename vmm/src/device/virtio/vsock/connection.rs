@@ -100,6 +100,10 @@ impl Connection {
         &self.stream
     }
 
+    pub(super) fn check_limits(&self) {
+        assert!(self.held.len() <= HELD_MAX as usize, "{} bytes are held", self.held.len());
+    }
+
     pub(super) fn guest_port(&self) -> u32 {
         self.guest_port
     }

@@ -238,6 +238,13 @@ impl Vsock {
         Ok(())
     }
 
+    /// What must hold after every wake-up: nothing that the guest can make grow is above its limit.
+    pub(crate) fn check_limits(&self) {
+        // Each port may say its own farewell beside the answers to strangers.
+        assert!(self.refusals.len() <= REFUSALS_MAX + self.ports.len(), "{}", self.refusals.len());
+        self.connections().for_each(Connection::check_limits);
+    }
+
     fn connections(&self) -> impl Iterator<Item = &Connection> {
         self.ports.iter().filter_map(Port::connection)
     }

@@ -23,6 +23,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "agent-conversation", run: agent::conversation },
     Target { name: "agent-orders", run: agent::orders },
     Target { name: "discovery-page", run: hull_image::fuzzing::discovery },
+    Target { name: "image-file-system", run: hull_image::fuzzing::file_system },
     Target { name: "image-reference", run: hull_image::fuzzing::reference },
     Target { name: "settings", run: hull_image::fuzzing::settings },
     Target { name: "trust-bundle", run: hull_image::fuzzing::bundle },

@@ -1,11 +1,14 @@
 //! Imports that are killed, and imports that meet.
 
+use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::sync::Barrier;
+use std::time::Duration;
 
-use hull_image::Reference;
+use hull_image::{Existing, ExportTo, Findings, Reference};
 
 use crate::support::{Layer, Place, converter, example, filter, oci_image, shell, write_layout};
 
@@ -80,6 +83,7 @@ fn killed_anywhere_leaves_only_what_the_next_one_removes() {
             assert!(in_converter || ended.status.signal() == Some(9), "{call} {nth}: {text}");
             kills += 1;
             let store = place.store();
+            assert_eq!(store.check().unwrap().broken, [""; 0], "killed at {call} {nth}");
             let left: Vec<_> = fs::read_dir(place.path("store/tmp")).unwrap().collect();
             assert!(left.is_empty(), "killed at {call} {nth}: {left:?}");
             let again = store.import(&Reference::parse(&reference).unwrap()).unwrap();
@@ -87,4 +91,54 @@ fn killed_anywhere_leaves_only_what_the_next_one_removes() {
         }
     }
     assert!(kills > 30, "only {kills} kills");
+}
+
+/// Likewise for what leaves the store.
+#[test]
+fn killed_while_removing_or_exporting_leaves_nothing_that_contradicts_itself() {
+    let image = oci_image(&layers());
+    let cases = [
+        ("gc", ["unlink", "fsync", "flock"]),
+        ("remove", ["unlink", "fsync", "flock"]),
+        ("export", ["write", "fsync", "renameat2"]),
+    ];
+    let mut kills = 0;
+    for (command, call) in cases.into_iter().flat_map(|(command, calls)| calls.map(|call| (command, call))) {
+        for nth in 1.. {
+            let place = Place::new();
+            write_layout(&place.path("layout"), &image, &[]);
+            let id = place.import(&format!("oci:{}", place.path("layout").display())).image.id;
+            let output = place.path("out.tar");
+            let mut killed = Command::new("strace");
+            killed.args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+            killed.args(["-e", &format!("inject={call}:signal=KILL:when={nth}")]);
+            killed.arg(example("store")).arg(converter()).arg(place.path("store")).arg(command);
+            match command {
+                "remove" => drop(killed.arg(id.as_str())),
+                "export" => drop(killed.arg(id.as_str()).arg(&output)),
+                _ => (),
+            }
+            let ended = killed.output().unwrap();
+            if ended.status.success() {
+                assert!(nth > 1, "{command} calls {call}");
+                break;
+            }
+            assert_eq!(ended.status.signal(), Some(9), "{command} {call} {nth}");
+            kills += 1;
+            let store = place.store();
+            assert_eq!(store.check().unwrap().broken, [""; 0], "{command} killed at {call} {nth}");
+            if command == "export" {
+                if !output.exists() {
+                    store.export(&id, &ExportTo::Path(output.clone()), Existing::Keep).unwrap();
+                }
+                assert_eq!(place.import(output.to_str().unwrap()).image.id, id);
+                assert!(!place.path(".out.tar.hull").exists());
+            } else {
+                store.gc(Duration::ZERO, || Ok::<_, Infallible>(BTreeSet::new())).unwrap();
+                assert_eq!(store.check().unwrap(), Findings::default(), "{command} killed at {call} {nth}");
+                assert!(store.list().unwrap().is_empty());
+            }
+        }
+    }
+    assert!(kills > 15, "only {kills} kills");
 }

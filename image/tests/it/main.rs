@@ -6,5 +6,6 @@ mod export;
 mod formats;
 mod hostile;
 mod interruption;
+mod real;
 mod store;
 mod support;

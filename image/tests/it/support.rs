@@ -287,18 +287,24 @@ const RECORD: &str = "record() { tar --sort=name --format=posix --numeric-owner 
 pub(crate) fn compare_with_gnu_tar(place: &Place, image: &Image, layers: &[Vec<u8>]) {
     shell("fsck.erofs \"$1\"", &[&image.erofs]);
     let wanted = place.path("wanted");
-    fs::create_dir(&wanted).unwrap();
+    shell("mkdir \"$1\"; touch -d @0 \"$1\"", &[&wanted]);
     for layer in layers {
         let path = place.write("layer.tar", layer);
         shell(
-            "tar -tf \"$1\" | while read -r name; do
+            "find \"$2\" -type d -printf '%T@ %P\\n' > \"$1.before\"
+             tar -tf \"$1\" | while read -r name; do
                base=${name##*/}; folder=$2/${name%\"$base\"}
                case $base in
                  .wh..wh..opq) find \"$folder\" -mindepth 1 -delete;;
                  .wh.*) rm -r \"$folder/${base#.wh.}\";;
                esac
              done
-             tar --delay-directory-restore --numeric-owner --xattrs --xattrs-include='*' --exclude='.wh.*' -xpf \"$1\" -C \"$2\"",
+             tar --delay-directory-restore --numeric-owner --xattrs --xattrs-include='*' --exclude='.wh.*' -xpf \"$1\" -C \"$2\"
+             # A folder that a layer does not list keeps its time, whatever happens inside.
+             tar -tf \"$1\" | sed 's,/*$,,; s,^\\./,,; s,^\\.$,,' > \"$1.listed\"
+             while read -r time folder; do
+               [ -d \"$2/$folder\" ] && ! grep -qxF -- \"$folder\" \"$1.listed\" && touch -d \"@$time\" \"$2/$folder\" || true
+             done < \"$1.before\"",
             &[&path, &wanted],
         );
     }

@@ -8,7 +8,9 @@ use crate::{build, install, sid, tool};
 /// What the tests start or read: busybox is the root of most pods, erofs-utils and GNU tar are
 /// the second opinion on images, gpg signs them, a registry has them, strace kills conversions where it hurts, util-linux has unshare.
 const PACKAGES: &[&str] = &[
+    "attr",
     "bash",
+    "buildah",
     "busybox-static",
     "bzip2",
     "coreutils",
@@ -18,11 +20,14 @@ const PACKAGES: &[&str] = &[
     "gpg",
     "gpg-agent",
     "gzip",
+    "libcap2-bin",
+    "mmdebstrap",
     "mount",
     "openssl",
     "skopeo",
     "strace",
     "tar",
+    "umoci",
     "util-linux",
     "xz-utils",
     "zstd",

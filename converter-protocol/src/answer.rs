@@ -19,7 +19,9 @@ pub enum Answer {
     Listed(Vec<Member>),
     Manifest(String),
     /// The walls that this host does not have.
-    Described { missing: Vec<String> },
+    Described {
+        missing: Vec<String>,
+    },
     /// Nothing came of it; `text` is a whole sentence about the archive, unescaped as it came.
     Failed {
         kind: Kind,

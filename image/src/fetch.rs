@@ -1,10 +1,17 @@
-//! From a reference to an image in the store, wherever it has to come from.
+//! From a reference to an image in the store, wherever it has to come from, if it may be used at all.
 
 use std::fmt;
+use std::path::Path;
 
 use crate::appc::AciFetcher;
+use crate::digest::ImageId;
+use crate::import::{self, Guessed, Remembered};
+use crate::names::NamedImage;
+use crate::registry::{self, Registry};
+use crate::settings::Settings;
 use crate::store::Imported;
-use crate::{Error, FetchOptions, Kind, PlainName, Progress, Reference, SettingsFolders, Store};
+use crate::trust::{Admitted, Policy, Rollback, Transport, Wanted};
+use crate::{Error, FetchOptions, Kind, PlainName, Progress, PullPolicy, Reference, SettingsFolders, Store};
 
 /// Brings images into a store, as a user wants them.
 pub struct Fetcher<'a> {
@@ -28,16 +35,170 @@ impl Fetcher<'_> {
     /// # Errors
     /// Whatever [`Kind`] names. What was downloaded and found right stays for the next try, and nothing else.
     pub fn fetch(&self, reference: &Reference) -> Result<Imported, Error> {
+        let _hold = self.store.hold()?;
         match reference {
-            Reference::Url(url) => AciFetcher::new(self)?.by_url(url),
-            Reference::Plain(PlainName { appc: Some(name), registry: None }) => {
-                AciFetcher::new(self)?.by_name(name)
+            Reference::Id(_) => (),
+            Reference::OciLayout { path, tag } => self.admit(Transport::Oci, path, tag.as_deref())?,
+            Reference::OciArchive { path, tag } => self.admit(Transport::OciArchive, path, tag.as_deref())?,
+            Reference::DockerArchive { path, name } => {
+                self.admit(Transport::DockerArchive, path, name.as_deref())?;
             }
-            Reference::Registry(_) | Reference::Plain(_) => {
-                let text = format!("fetch image {reference}: this build knows no network");
-                Err(Error::new(Kind::Unsupported, text))
+            Reference::Path(path) if path.is_dir() => self.admit(Transport::Oci, path, None)?,
+            Reference::Path(path) => return self.file(path, reference),
+            Reference::Url(url) => return AciFetcher::new(self)?.by_url(url),
+            Reference::Registry(name) => return self.of_registry(name),
+            Reference::Plain(name) => return self.plain(name),
+        }
+        self.store.import(reference)
+    }
+
+    /// Whether the policy lets an image in a file or folder be used.
+    fn admit(&self, transport: Transport, path: &Path, tag: Option<&str>) -> Result<(), Error> {
+        // What is not there is for the import to complain about.
+        let Ok(path) = path.canonicalize() else { return Ok(()) };
+        if self.options.insecure.image {
+            return Ok(());
+        }
+        self.policy()?.judge_local(transport, &path, tag).map(drop)
+    }
+
+    fn policy(&self) -> Result<Policy, Error> {
+        let policy = Policy::load(self.settings)?;
+        policy.warnings().iter().for_each(|warning| self.progress.note(warning));
+        Ok(policy)
+    }
+
+    /// A file of any kind. An ACI needs a signature, which is looked at before anything in the file is.
+    fn file(&self, path: &Path, reference: &Reference) -> Result<Imported, Error> {
+        match import::guessed(self.store, path)? {
+            Guessed::Aci => {
+                let remembered =
+                    if self.options.insecure.image { Remembered::Aci } else { Remembered::SignedAci };
+                let imported =
+                    import::once(self.store, path, remembered, || AciFetcher::new(self)?.file(path))?;
+                self.store.touch(&imported.image.id);
+                Ok(imported)
             }
-            _ => self.store.import(reference),
+            Guessed::Archive => {
+                // Which of the two it is shows only inside: both must be allowed.
+                self.admit(Transport::OciArchive, path, None)?;
+                self.admit(Transport::DockerArchive, path, None)?;
+                self.store.import(reference)
+            }
         }
     }
+
+    /// A name that may be an ACI's or that of an image in a registry: first what the store has, then what
+    /// discovery finds, as rkt did; then the registry.
+    fn plain(&self, name: &PlainName) -> Result<Imported, Error> {
+        let Some(of_registry) = &name.registry else {
+            let appc = name.appc.as_ref().expect("a plain name is one of the two at least");
+            return AciFetcher::new(self)?.by_name(appc);
+        };
+        if let Some(appc) = &name.appc
+            && self.options.pull != PullPolicy::Update
+            && self.store.find_aci(appc)?.is_some()
+        {
+            return AciFetcher::new(self)?.by_name(appc);
+        }
+        let Some(appc) = name.discoverable().filter(|_| self.may_ask(of_registry)) else {
+            return self.of_registry(of_registry);
+        };
+        match AciFetcher::new(self)?.by_name(appc) {
+            Err(why) if matches!(why.kind(), Kind::NotFound | Kind::Network) => {
+                self.progress.note(&format!(
+                    "no App Container Image is called {appc} ({}), trying docker://{of_registry}",
+                    hull_errors::chain(&why)
+                ));
+                self.of_registry(of_registry)
+            }
+            done => done,
+        }
+    }
+
+    /// Whether the network is to be asked at all.
+    fn may_ask(&self, name: &registry::Name) -> bool {
+        let is_known = || self.store.named(&key(name)).is_ok_and(|known| known.is_some());
+        match self.options.pull {
+            PullPolicy::Never => false,
+            PullPolicy::Update => true,
+            PullPolicy::New => !is_known(),
+        }
+    }
+
+    fn of_registry(&self, name: &registry::Name) -> Result<Imported, Error> {
+        let known = self.store.named(&key(name))?;
+        let known = known.filter(|known| known.admitted || self.options.insecure.image);
+        match (self.options.pull, known) {
+            (PullPolicy::New | PullPolicy::Never, Some(known)) => self.known(&known),
+            // What a digest names does not change.
+            (PullPolicy::Update, Some(known)) if name.digest().is_some() => self.known(&known),
+            (PullPolicy::Never, None) => Err(Error::new(
+                Kind::NotFound,
+                format!("find image {name}: it is not in the store (--pull-policy=new fetches it)"),
+            )),
+            (_, known) => self.ask_registry(name, known),
+        }
+    }
+
+    fn known(&self, known: &NamedImage) -> Result<Imported, Error> {
+        self.store.touch(&known.image);
+        Ok(Imported { image: self.store.get(&known.image)?, converted: false })
+    }
+
+    fn ask_registry(&self, name: &registry::Name, known: Option<NamedImage>) -> Result<Imported, Error> {
+        let settings = Settings::load(self.settings)?;
+        settings.warnings().iter().for_each(|warning| self.progress.note(warning));
+        let registry = Registry::new(
+            self.store,
+            self.settings,
+            settings.registries().clone(),
+            |name| std::env::var_os(name),
+            self.options.insecure,
+            self.progress,
+        )?;
+        if let Some(known) = known
+            && known.digest.is_some()
+            && known.digest == registry.digest_of(name)?.map(|digest| digest.to_string())
+        {
+            self.remember(name, &known.image, known.digest.clone(), known.admitted)?;
+            return self.known(&known);
+        }
+        let blobs = self.store.blobs();
+        let resolved = registry.resolve(name, blobs)?;
+        let admitted = self.judge(name, &resolved)?;
+        let imported = self.store.make(&resolved.id(), || resolved.pull(&admitted, blobs))?;
+        let digest = Some(resolved.named().to_string());
+        self.remember(name, &imported.image.id, digest, !self.options.insecure.image)?;
+        self.store.touch(&imported.image.id);
+        Ok(imported)
+    }
+
+    /// Before anything but the manifest is fetched.
+    fn judge(&self, name: &registry::Name, resolved: &registry::Resolved<'_>) -> Result<Admitted, Error> {
+        if self.options.insecure.image {
+            return Ok(Admitted::unchecked(&name.to_string()));
+        }
+        let wanted = Wanted { name, named: resolved.named(), platform: resolved.manifest_digest() };
+        let admitted = self.policy()?.judge(&wanted, resolved, &Rollback::new(self.store.folder()))?;
+        self.progress.note(&admitted.to_string());
+        Ok(admitted)
+    }
+
+    fn remember(
+        &self,
+        name: &registry::Name,
+        image: &ImageId,
+        digest: Option<String>,
+        admitted: bool,
+    ) -> Result<(), Error> {
+        let latest = name.tag() == Some("latest");
+        let named = NamedImage::new(key(name), image.clone());
+        self.store.put_name(&NamedImage { digest, admitted, latest, ..named })
+    }
+}
+
+/// The canonical form of a registry's name, as the store remembers it.
+fn key(name: &registry::Name) -> String {
+    format!("docker://{name}")
 }

@@ -64,27 +64,83 @@ fn layout(store: &Store, path: &Path, tag: Option<&str>) -> Result<Imported, Err
 }
 
 fn file(store: &Store, path: &Path, format: Format, tag: Option<&str>) -> Result<Imported, Error> {
-    let doing = || format!("open image {}", path.display());
-    let file = open_regular(path)?;
-    let state = FileState::of(&file.metadata().doing(Kind::Host, doing)?);
-    let key = FileKey {
-        path: path.canonicalize().doing(Kind::Host, doing)?,
-        format: format!("{format:?}"),
-        tag: tag.map(str::to_owned),
-    };
+    remembering(store, path, &format!("{format:?}"), tag, |file| read_file(store, file, path, format, tag))
+}
+
+/// Which import of an ACI is remembered: one that a signature was asked for is as good as one that was not,
+/// but not the other way round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remembered {
+    Aci,
+    SignedAci,
+}
+
+/// What a file of an image seems to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guessed {
+    Aci,
+    /// Of OCI or Docker, or none at all.
+    Archive,
+}
+
+/// What a file seems to be; the converter looks at files that were never imported.
+pub(crate) fn guessed(store: &Store, path: &Path) -> Result<Guessed, Error> {
+    let (file, key, state) = identify(path, &format!("{:?}", Format::Guess), None)?;
+    let known =
+        |format: &str| store.files().get(&FileKey { format: format.to_owned(), ..key.clone() }, &state);
+    if known(&key.format).is_some() {
+        return Ok(Guessed::Archive);
+    }
+    if [Remembered::Aci, Remembered::SignedAci].iter().any(|kind| known(&format!("{kind:?}")).is_some()) {
+        return Ok(Guessed::Aci);
+    }
+    match store.converter().look(&file, &format!("archive {}", path.display()))? {
+        (Holds::Aci, _) => Ok(Guessed::Aci),
+        _ => Ok(Guessed::Archive),
+    }
+}
+
+/// Imports a file by means of `read`, unless it was imported that way and has not changed.
+pub(crate) fn once(
+    store: &Store,
+    path: &Path,
+    kind: Remembered,
+    read: impl FnOnce() -> Result<Imported, Error>,
+) -> Result<Imported, Error> {
+    remembering(store, path, &format!("{kind:?}"), None, |_| read())
+}
+
+fn remembering(
+    store: &Store,
+    path: &Path,
+    format: &str,
+    tag: Option<&str>,
+    read: impl FnOnce(File) -> Result<Imported, Error>,
+) -> Result<Imported, Error> {
+    let (file, key, state) = identify(path, format, tag)?;
     if let Some(id) = store.files().get(&key, &state)
         && let Some(image) = store.find(&id)?
     {
         return Ok(Imported { image, converted: false });
     }
+    let doing = || format!("open image {}", path.display());
     let still = file.try_clone().doing(Kind::Host, doing)?;
-    let imported = read_file(store, file, path, format, tag)?;
+    let imported = read(file)?;
     // Written to while we read it? Then the old state says nothing.
     if FileState::of(&still.metadata().doing(Kind::Host, doing)?) == state {
         let put = store.files().put(key, state, imported.image.id.clone());
         put.doing(Kind::Host, || format!("remember image {}", path.display()))?;
     }
     Ok(imported)
+}
+
+fn identify(path: &Path, format: &str, tag: Option<&str>) -> Result<(File, FileKey, FileState), Error> {
+    let doing = || format!("open image {}", path.display());
+    let file = open_regular(path)?;
+    let state = FileState::of(&file.metadata().doing(Kind::Host, doing)?);
+    let path = path.canonicalize().doing(Kind::Host, doing)?;
+    let key = FileKey { path, format: format.to_owned(), tag: tag.map(str::to_owned) };
+    Ok((file, key, state))
 }
 
 fn read_file(

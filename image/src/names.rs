@@ -35,6 +35,9 @@ pub struct NamedImage {
     pub fresh_until: Option<SystemTime>,
     /// The `ETag` that came with it.
     pub etag: Option<String>,
+    /// It was fetched with everything checked that the settings ask for.
+    #[serde(default)]
+    pub admitted: bool,
     /// The name says no version, so it leads to the newest that there was.
     pub latest: bool,
 }
@@ -43,7 +46,16 @@ impl NamedImage {
     /// A name that was fetched just now.
     pub fn new(name: impl Into<String>, image: ImageId) -> Self {
         let (name, fetched) = (name.into(), SystemTime::now());
-        Self { name, image, digest: None, fetched, fresh_until: None, etag: None, latest: false }
+        Self {
+            name,
+            image,
+            digest: None,
+            fetched,
+            fresh_until: None,
+            etag: None,
+            admitted: false,
+            latest: false,
+        }
     }
 }
 

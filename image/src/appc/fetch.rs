@@ -31,7 +31,8 @@ use crate::store::{Imported, Prepared};
 use crate::transport::client::{Trust, client};
 use crate::transport::partial::{Complete, Identity, Wanted};
 use crate::transport::retry::Patience;
-use crate::trust::openpgp::{KEY_FILE_MAX, Keystore, PublicKey, SIGNATURE_MAX, Scope, Signed};
+use crate::trust::Rollback;
+use crate::trust::openpgp::{KEY_FILE_MAX, Keystore, PublicKey, SIGNATURE_MAX, Scope, Signed, Signer};
 use crate::{Error, Fetcher, Kind, Progress, PullPolicy, Store};
 
 /// All of a file.
@@ -396,7 +397,8 @@ impl<'a> AciFetcher<'a> {
         let Some(signature) = signature else { return self.unpack(complete.file(), address) };
         let signed = self.verify(signature, complete.file(), address)?;
         if let Some(name) = name {
-            self.covers(&signed, name.name())?;
+            let signer = self.covers(&signed, name.name())?;
+            Rollback::new(self.store().folder()).accept_image(name, signer.created())?;
         }
         let part = self.unpack(complete.file(), address)?;
         if name.is_none() {
@@ -417,10 +419,10 @@ impl<'a> AciFetcher<'a> {
         self.keystore.borrow().verify(signature, file, what, SystemTime::now())
     }
 
-    fn covers(&self, signed: &Signed, name: &str) -> Result<(), Error> {
+    fn covers<'s>(&self, signed: &'s Signed, name: &str) -> Result<&'s Signer, Error> {
         let signer = signed.covers(name)?;
         self.progress().note(&format!("signature verified: {}", signer.user_ids().join(", ")));
-        Ok(())
+        Ok(signer)
     }
 
     async fn signature(&self, at: SignatureAt<'_>, what: &str) -> Result<Early, Error> {

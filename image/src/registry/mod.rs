@@ -12,8 +12,6 @@
 //! What a registry says counts as far as a digest of ours confirms it. Only the step from a tag to a digest is the
 //! registry's word (over TLS, unless `registries.conf` says `insecure`); signatures are what proves that one.
 
-#![allow(dead_code, unused_imports, reason = "the fetch that calls this comes next")]
-
 mod challenge;
 mod endpoint;
 mod name;

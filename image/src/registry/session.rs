@@ -26,7 +26,7 @@ use crate::store::Prepared;
 use crate::transport::client::{Trust, special_client};
 use crate::transport::partial::{Identity, Partials, Source, Wanted};
 use crate::transport::retry::{Failure, Patience};
-use crate::trust::Artifacts;
+use crate::trust::{Admitted, Artifacts};
 use crate::{Error, Insecure, Kind, Progress, SettingsFolders, Store};
 
 /// How many blobs of an image are fetched at once.
@@ -285,10 +285,6 @@ pub(crate) struct Resolved<'a> {
 }
 
 impl Resolved<'_> {
-    pub(crate) fn name(&self) -> &Name {
-        &self.name
-    }
-
     /// The digest of what the tag names: an index, or the manifest itself.
     pub(crate) fn named(&self) -> &Digest {
         &self.named
@@ -303,11 +299,11 @@ impl Resolved<'_> {
         ImageId::from(&self.manifest)
     }
 
-    /// Brings configuration and layers into the store, those that it has not.
+    /// Brings configuration and layers of an image that may be used into the store, those that it has not.
     ///
     /// # Errors
     /// Whatever [`Kind`] names. What has arrived stays, for the next try.
-    pub(crate) fn pull(&self, blobs: &Blobs) -> Result<Prepared, Error> {
+    pub(crate) fn pull(&self, _: &Admitted, blobs: &Blobs) -> Result<Prepared, Error> {
         self.registry.runtime.block_on(self.bring(blobs)).map_err(|e| fetching(&self.name, e))
     }
 
@@ -389,7 +385,7 @@ impl Artifacts for Resolved<'_> {
     fn manifest(&self, reference: &str) -> Result<Option<Vec<u8>>, Error> {
         let found = self.servers.one(async |server| {
             if let Ok(digest) = reference.parse::<Digest>() {
-                return Ok(manifest_bytes(server, &digest).await?);
+                return manifest_bytes(server, &digest).await;
             }
             let path = Name::parse(&format!("{}:{reference}", self.name.without_tag()))?;
             let path = format!("manifests/{}", path.tag().unwrap_or_default());

@@ -15,9 +15,7 @@ mod rollback;
 mod testing;
 mod text;
 
-#[allow(unused_imports, reason = "the fetch that asks comes next")]
 pub(crate) use artifacts::Artifacts;
 pub use policy::Policy;
-#[allow(unused_imports, reason = "likewise")]
 pub(crate) use policy::{Admitted, Transport, Wanted};
 pub use rollback::Rollback;

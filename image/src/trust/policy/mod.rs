@@ -112,7 +112,6 @@ enum Reason {
 
 impl Admitted {
     /// For `--insecure-options=image`.
-    #[allow(dead_code, reason = "the fetch that asks comes next")]
     pub(crate) fn unchecked(image: &str) -> Self {
         Self { image: image.to_owned(), reason: Reason::Insecure }
     }
@@ -194,7 +193,6 @@ impl Policy {
     ///
     /// # Errors
     /// [`Kind::Untrusted`] with the reasons and what can be done; those of `artifacts`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the fetch that asks comes next"))]
     pub(crate) fn judge(
         &self,
         wanted: &Wanted<'_>,
@@ -236,7 +234,6 @@ impl Policy {
     ///
     /// # Errors
     /// [`Kind::Untrusted`] if the policy rejects it, or asks for a signature, which such images have none of.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the fetch that asks comes next"))]
     pub(crate) fn judge_local(
         &self,
         transport: Transport,

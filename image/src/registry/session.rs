@@ -1,5 +1,8 @@
 //! From a name to the layers in the store.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;

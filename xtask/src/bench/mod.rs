@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: hull against another VMM on the same kernel and image, in one run. The program is
 //! both sides: outside it builds and chooses the host, inside (mostly the lab) it measures.
 mod contender;
+mod convert;
 mod elf;
 mod exits;
 mod figures;
@@ -27,6 +28,7 @@ use options::{Host, Order};
 
 pub(crate) const HELP: &str = "\
 cargo xtask bench start [--json] [--runs N]
+cargo xtask bench convert [--json] [LAYER.tar]
 
 Measures the start of a pod: `hull run --stage1=kvm` of a static busybox that says hello, against
 QEMU's microvm with the same guest kernel and the same EROFS image, each from exec to the app's
@@ -38,6 +40,9 @@ first byte and to the exit code. Builds what it needs.
 Where this host's KVM cannot boot Linux it runs in the lab with --icount: a virtual millisecond is
 then a million instructions of the emulated host, and counts repeat. Elsewhere it runs here, and a
 millisecond is one. What the figures mean is in docs/benchmarks.md.
+
+`convert` measures how long a layer (a Debian root, if none is named) takes into hull's store, to disk
+by `tar -x`, and by `umoci unpack`, compressed by gzip and by zstd, and how much memory at most.
 ";
 
 /// busybox-static is the app, tar packs it, QEMU is the other contender, libc-bin has ldd.
@@ -63,6 +68,7 @@ pub(crate) fn run(arguments: &[String], paths: &Paths) -> Result<ExitCode> {
                 }
             }
         }
+        Order::Convert { json, layer } => convert::run(json, layer, paths),
         Order::Inside(job) => inside(&job),
     }
 }

@@ -12,6 +12,11 @@ const RUNS_MAX: u32 = 1000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     Start(Wishes),
+    /// Of this layer, or of one that is made for it.
+    Convert {
+        json: bool,
+        layer: Option<PathBuf>,
+    },
     /// Not for people: measure here and now.
     Inside(Job),
 }
@@ -54,13 +59,21 @@ impl Order {
     pub(super) fn parse(arguments: &[String]) -> Result<Self> {
         match arguments.split_first() {
             Some((what, options)) if what == "start" => Wishes::parse(options).map(Order::Start),
+            Some((what, options)) if what == "convert" => {
+                let json = options.first().is_some_and(|word| word == "--json");
+                match &options[usize::from(json)..] {
+                    [] => Ok(Order::Convert { json, layer: None }),
+                    [path] if !path.starts_with('-') => Ok(Order::Convert { json, layer: Some(path.into()) }),
+                    _ => Err(usage("bench convert takes --json and one archive")),
+                }
+            }
             Some((what, [host, programs, options @ ..])) if what == "inside" => {
                 let host = [Host::Lab, Host::Native].into_iter().find(|known| known.name() == host);
                 let host = host.ok_or_else(|| usage("bench inside needs a host"))?;
                 Ok(Order::Inside(Wishes::parse(options)?.on(host, programs.into())))
             }
-            Some((what, _)) => Err(usage(format_args!("bench knows start, not {what}"))),
-            None => Err(usage("bench needs to know what: cargo xtask bench start")),
+            Some((what, _)) => Err(usage(format_args!("bench knows start and convert, not {what}"))),
+            None => Err(usage("bench needs to know what: cargo xtask bench start, or convert")),
         }
     }
 }

@@ -8,6 +8,7 @@ mod host;
 mod images;
 mod interactive;
 mod kvm_only;
+mod registry;
 mod store;
 mod trust;
 mod web;
@@ -56,5 +57,6 @@ on_every_flavour!(
     images::every_format_gives_the_same_root,
     interactive::a_terminal_is_a_terminal,
     interactive::a_terminal_follows_its_window,
+    registry::a_pod_runs_from_a_registry,
     store::a_pod_keeps_its_image,
 );

@@ -5,6 +5,7 @@
 
 pub mod hull;
 pub mod image;
+pub mod registry;
 pub mod signer;
 pub mod terminal;
 pub mod traces;

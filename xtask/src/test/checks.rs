@@ -8,6 +8,7 @@ use crate::{build, install, sid, tool};
 /// What the tests start or read: busybox is the root of most pods, erofs-utils and GNU tar are
 /// the second opinion on images, gpg signs them, a registry has them, strace kills conversions where it hurts, util-linux has unshare.
 const PACKAGES: &[&str] = &[
+    "apache2-utils",
     "attr",
     "bash",
     "buildah",
@@ -19,6 +20,7 @@ const PACKAGES: &[&str] = &[
     "erofs-utils",
     "gpg",
     "gpg-agent",
+    "gpgconf",
     "gzip",
     "libcap2-bin",
     "mmdebstrap",

@@ -9,6 +9,7 @@ mod images;
 mod interactive;
 mod kvm_only;
 mod registry;
+mod signed;
 mod store;
 mod trust;
 mod web;

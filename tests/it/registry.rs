@@ -44,10 +44,12 @@ fn a_tag_needs_a_rule_and_the_error_says_which() {
     assert_eq!(id.trim(), digest.replace(':', "-"));
     registry.allow(data.settings());
     assert_eq!(hull(&registry, &data, &["fetch", "--full", &by_tag]).success(), id);
+    let strict = Hull::new();
+    registry.reach(strict.settings());
     let rejected = json!({ "default": [{ "type": "reject" }] });
-    fs::write(data.settings().join("policy.json"), rejected.to_string()).unwrap();
-    hull(&registry, &data, &["fetch", &by_digest]).failure(&[registry.host()]);
-    hull(&registry, &data, &["fetch", "--insecure-options=image", &by_digest]).success();
+    fs::write(strict.settings().join("policy.json"), rejected.to_string()).unwrap();
+    hull(&registry, &strict, &["fetch", &by_digest]).failure(&[registry.host(), "rejects"]);
+    hull(&registry, &strict, &["fetch", "--insecure-options=image", &by_digest]).success();
 }
 
 #[test]

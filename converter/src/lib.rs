@@ -11,6 +11,8 @@ mod convert;
 mod decompress;
 mod erofs;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod job;
 mod list;
 mod look;

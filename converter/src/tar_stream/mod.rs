@@ -358,6 +358,12 @@ impl<R: BufRead> TarStream<R> {
     }
 }
 
+/// For the fuzzer: a pax header, as that of one entry and as that of all.
+pub(crate) fn fuzz_pax(bytes: &[u8]) {
+    let _ = Pax::default().add(bytes); // Refusing is right; panicking is not.
+    let _ = pax::check_global(bytes); // Likewise.
+}
+
 fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     bytes.truncate(end);

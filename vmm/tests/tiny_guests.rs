@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod assembler;
+mod hostile;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};

@@ -33,6 +33,11 @@ impl Code {
         Self { bytes: Vec::new(), handler_at: None }
     }
 
+    /// Other code behind it, which must not have an interrupt handler.
+    pub(crate) fn then(self, other: Self) -> Self {
+        self.emit(&other.bytes)
+    }
+
     fn emit(mut self, bytes: &[u8]) -> Self {
         self.bytes.extend(bytes);
         self
@@ -92,6 +97,35 @@ impl Code {
             .emit(&[0xec, 0xee, 0xff, 0xc2, 0x81, 0xfa])
             .emit_u32(end)
             .emit(&[0x72, 0xf4])
+    }
+
+    /// Loads and stores all ones at `address`, 1, 2, 4 and 8 bytes wide.
+    pub(crate) fn touch(self, address: u32) -> Self {
+        // mov al, [rbx]; mov ax, [rbx]; mov eax, [rbx]; mov rax, [rbx]
+        self.point(address)
+            .emit(&[0x8a, 0x03, 0x66, 0x8b, 0x03, 0x8b, 0x03, 0x48, 0x8b, 0x03])
+            // xor eax, eax; dec rax; mov [rbx], al; mov [rbx], ax; mov [rbx], eax; mov [rbx], rax
+            .emit(&[0x31, 0xc0, 0x48, 0xff, 0xc8, 0x88, 0x03, 0x66, 0x89, 0x03, 0x89, 0x03, 0x48, 0x89, 0x03])
+    }
+
+    /// `mov ecx, index; rdmsr; wrmsr`
+    pub(crate) fn touch_msr(self, index: u32) -> Self {
+        self.emit(&[0xb9]).emit_u32(index).emit(&[0x0f, 0x32, 0x0f, 0x30])
+    }
+
+    /// `mov eax, leaf; mov ecx, -1; cpuid`
+    pub(crate) fn cpuid(self, leaf: u32) -> Self {
+        self.emit(&[0xb8]).emit_u32(leaf).emit(&[0xb9]).emit_u32(u32::MAX).emit(&[0x0f, 0xa2])
+    }
+
+    /// `vmmcall` with all registers as they are.
+    pub(crate) fn hypercall(self) -> Self {
+        self.emit(&[0x0f, 0x01, 0xd9])
+    }
+
+    /// `again: hlt; jmp again`, with interrupts off.
+    pub(crate) fn halt(self) -> Self {
+        self.emit(&[0xf4, 0xeb, 0xfd])
     }
 
     pub(crate) fn undefined(self) -> Self {

@@ -261,4 +261,20 @@ mod tests {
         }
         assert_eq!(Claimed::new(u64::MAX, 1), Err(BadClaim::Wraps));
     }
+
+    #[test]
+    fn cve_2023_41051_no_access_leaves_its_region() {
+        let parts = [Region { first: 0, size: 0x1000 }, Region { first: 0x2000, size: 0x1000 }];
+        let ram = GuestRam::new(&parts).unwrap();
+        // Across the end, across the hole, over all of it; the mapping behind is larger than the region.
+        for (first, len) in [(0xfff, 2), (0xfff, 0x1002), (0, 0x3000), (0x2fff, 2), (0, u32::MAX)] {
+            let claim = Claimed::new(first, len).unwrap();
+            assert!(
+                ram.admit(claim).is_err() && ram.admit_for_syscall(claim).is_err(),
+                "{first:#x} {len:#x}"
+            );
+        }
+        assert!(ram.memory().write_obj(0_u64, GuestAddress(0xffc)).is_err());
+        assert_eq!(ram.admit(Claimed::new(0, 0x1000).unwrap()).unwrap().len(), 0x1000);
+    }
 }

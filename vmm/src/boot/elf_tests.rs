@@ -78,6 +78,27 @@ fn each_fault_of_the_file_is_named() {
     assert!(load_bytes(b"\x7fELF").unwrap_err().to_string().contains("4 bytes"));
 }
 
+/// linux-loader: notes and headers whose sizes made the loader walk for ever.
+#[test]
+fn ghsa_52h2_m2cf_9jh6_the_loader_ends() {
+    for (at, bytes) in [
+        (54, &[0, 0][..]),
+        (54, &[0xff, 0xff]),
+        (56, &[0xff, 0xff]),
+        (32, &[0xff; 8]),
+        (64 + 32, &[0xff; 8]),
+        (64 + 40, &[0xff; 8]),
+    ] {
+        let mut file = kernel();
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        assert!(load_bytes(&file).is_err(), "{at} {bytes:?}");
+    }
+    // A note is never followed: a kernel with only notes has no segment.
+    let mut file = kernel();
+    file[64] = 4;
+    assert!(load_bytes(&file).is_err());
+}
+
 proptest! {
     #[test]
     fn no_header_panics(

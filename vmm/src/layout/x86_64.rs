@@ -157,4 +157,15 @@ mod tests {
             [Region { first: 0, size: 3 << 30 }, Region { first: 4 << 30, size: MIB }]
         );
     }
+
+    /// Firecracker 6076: a size in MiB that wraps when it becomes bytes.
+    #[test]
+    fn fc_6076_mib_to_bytes_does_not_wrap() {
+        for mib in [RAM_MIB_MIN, 4095, 4096, 4097, RAM_MIB_MAX, u32::MAX] {
+            let bytes: u64 = ram_regions(mib).iter().map(|region| region.size).sum();
+            assert_eq!(bytes, u64::from(mib) << 20);
+        }
+        let region = image_regions(RAM_MIB_MAX, &[IMAGE_SIZE_MAX; DEVICES_MAX]).pop().unwrap();
+        assert!(region.first.checked_add(region.size).is_some_and(|end| end < 1 << 46));
+    }
 }

@@ -194,4 +194,19 @@ mod tests {
         assert_eq!((cores.eax, cores.ebx, cores.ecx, cores.edx), (3, 6, 0x201, 2));
         assert_eq!(tailored(0x8000_001e, 0, THIRD).ebx, 2);
     }
+
+    /// And CVE-2021-3656, CVE-2026-46131: what is nested is where KVM breaks.
+    #[test]
+    fn cve_2021_29657_no_guest_may_virtualise() {
+        for vendor in [AMD[0], AMD[1], u32::from_le_bytes(*b"Genu")] {
+            let leaves = [0, 1, 0x8000_0001, 0x8000_000a].map(|leaf| entry(leaf, 0, u32::MAX));
+            let mut supported = leaves.to_vec();
+            supported[0].ebx = vendor;
+            for got in tailor(&supported, FIRST) {
+                assert_ne!(got.function, 0x8000_000a, "SVM's leaf");
+                let bit = if got.function == 1 { 5 } else { 2 };
+                assert!(got.function == 0 || got.ecx & (1 << bit) == 0, "{:#x}", got.function);
+            }
+        }
+    }
 }

@@ -35,7 +35,8 @@ impl Code {
 
     /// Other code behind it, which must not have an interrupt handler.
     pub(crate) fn then(self, other: Self) -> Self {
-        self.emit(&other.bytes)
+        let Self { bytes, handler_at: None } = other else { panic!("its handler would move") };
+        self.emit(&bytes)
     }
 
     fn emit(mut self, bytes: &[u8]) -> Self {

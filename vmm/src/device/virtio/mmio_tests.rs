@@ -155,6 +155,45 @@ fn odd_accesses_reach_nothing() {
     assert_eq!(bench.read(0x50), 0);
 }
 
+#[test]
+fn cve_2026_5747_queue_size_is_frozen_by_driver_ok() {
+    let mut bench = bench();
+    bench.go_live();
+    // Larger and smaller, by each way there is: the ring goes on as it was.
+    for (at, value) in [(0x44, 0), (0x38, 256), (0x44, 1), (0x38, 1), (0x38, 4)] {
+        bench.write(at, value);
+    }
+    let size = bench.transport.queues[0].size();
+    assert_eq!((size, bench.transport.queues[0].ready()), (SIZE, true));
+    let mut driver = Driver::new(&bench.ram, 0x1000);
+    for index in 0..SIZE {
+        driver.post_chain(index, &[(DATA, 8, WRITE)]);
+    }
+    bench.write(0x50, 0);
+    assert_eq!(driver.used().len(), usize::from(SIZE));
+    // Ready is final before DRIVER_OK as well.
+    bench.negotiate();
+    bench.set_up_queue();
+    bench.write(0x38, 4);
+    assert_eq!(bench.transport.queues[0].size(), SIZE);
+}
+
+#[test]
+fn cve_2026_45782_nothing_completes_after_a_reset() {
+    let mut bench = bench();
+    bench.go_live();
+    let mut driver = Driver::new(&bench.ram, 0x1000);
+    driver.post_chain(0, &[(DATA, 64, WRITE)]);
+    bench.write(0x70, 0);
+    // The wake-ups of before the reset arrive late.
+    bench.write(0x50, 0);
+    for why in [Wake::Queue(0), Wake::Again, Wake::Socket { socket: 0, hung_up: true }, Wake::Last] {
+        bench.transport.wake(why);
+    }
+    assert_eq!((driver.used(), driver.bytes(DATA, 64)), (vec![], vec![0; 64]));
+    assert_eq!(bench.read(0x60), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// Any order of accesses, any contents of RAM: no panic, and a reset always brings the device back.

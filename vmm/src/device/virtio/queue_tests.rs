@@ -226,3 +226,13 @@ fn a_lost_chain_is_loud() {
     let chain = Rings::new(&ram, &mut queues).pop(0).unwrap();
     drop(chain);
 }
+
+/// Cloud Hypervisor 4924 and 4949: lengths that a device adds up.
+#[test]
+fn ch_4924_lengths_that_overflow_together_are_refused() {
+    check_refused(|d| d.post_chain(0, &[(DATA, u32::MAX, WRITE), (DATA, u32::MAX, WRITE)]));
+    check_refused(|d| d.post_chain(0, &[(DATA, 1 << 31, WRITE), (DATA, 1 << 31, WRITE)]));
+    check_refused(|d| d.post_chain(0, &[(u64::MAX - 7, 8 + 1, WRITE)]));
+    let claims = vec![Claimed::new(0, u32::MAX).unwrap(); 4];
+    assert_eq!(Buffers(claims).len(), 4 * u64::from(u32::MAX));
+}

@@ -53,3 +53,22 @@ impl Device for Rng {
 
     fn reset(&mut self) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::virtio::queue::tests::{DATA, Driver, WRITE, ram};
+
+    /// Firecracker 5762: a buffer as long as the guest likes must not keep the host busy.
+    #[test]
+    fn fc_5762_one_request_gets_at_most_64_kib() {
+        let ram = ram();
+        let mut driver = Driver::new(&ram, 0x1000);
+        let mut queues = [driver.queue()];
+        driver.post_chain(0, &[(DATA, 0x4000, WRITE), (DATA, u32::MAX - 0x4000, WRITE)]);
+        let mut rng = Rng::new(File::open("/dev/urandom").unwrap());
+        rng.serve(Wake::Queue(0), &mut Rings::new(&ram, &mut queues)).unwrap();
+        assert_eq!(driver.used(), [(0, 0x1_0000)]);
+        assert_eq!(driver.bytes(DATA + 0xc000, 0x1000), [0; 0x1000], "behind the 64 KiB of both buffers");
+    }
+}

@@ -112,6 +112,26 @@ fn what_cannot_be_done_is_an_error_of_the_request() {
     assert_eq!(bench.request(IN, 1, &[(DATA, 512, WRITE)]), io_error);
 }
 
+/// Cloud Hypervisor: a disk whose first bytes name another file of the host (QCOW2's backing file).
+#[test]
+fn ghsa_jmr4_g2hv_mjj6_a_disk_names_no_other_file() {
+    let mut bench = bench(false);
+    let mut head = b"QFI\xfb\0\0\0\x03".to_vec();
+    head.extend(0x68_u64.to_be_bytes());
+    head.extend(11_u32.to_be_bytes());
+    head.resize(0x68, 0);
+    head.extend(b"/etc/passwd");
+    head.resize(512, 0);
+    bench.driver.write(DATA, &head);
+    assert_eq!(bench.request(OUT, 0, &[(DATA, 512, 0)]), Some(0));
+    // Opened anew, it is bytes as any other.
+    let backend = Backend::new(bench.file.try_clone().unwrap(), SECTORS, false, 0);
+    bench.block = Block::new(backend);
+    bench.driver.write(DATA, &[0; 512]);
+    assert_eq!(bench.request(IN, 0, &[(DATA, 512, WRITE)]), Some(0));
+    assert_eq!(bench.driver.bytes(DATA, 512), head);
+}
+
 #[test]
 fn a_read_only_disk_is_never_written() {
     let mut bench = bench(true);

@@ -2,7 +2,7 @@
 //!
 //! Of an archive nothing is parsed or uncompressed before a trusted key is known to have signed it.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
@@ -28,7 +28,7 @@ use crate::import::open_regular;
 use crate::names::NamedImage;
 use crate::settings::Settings;
 use crate::store::{Imported, Prepared};
-use crate::transport::client::{Trust, client};
+use crate::transport::client::Trust;
 use crate::transport::partial::{Complete, Identity, Wanted};
 use crate::transport::retry::Patience;
 use crate::trust::Rollback;
@@ -98,7 +98,7 @@ impl<'a> AciFetcher<'a> {
         let clear = if insecure.http { Clear::Allowed } else { Clear::Refused };
         let runtime = Builder::new_current_thread().enable_all().build();
         Ok(Self {
-            web: Web { client: client(&trust)?, settings, clear, patience },
+            web: Web { trust, client: OnceCell::new(), settings, clear, patience },
             runtime: runtime.doing(Kind::Host, || "set up the network".into())?,
             keystore: RefCell::new(Keystore::load(fetcher.settings)?),
             found: RefCell::default(),

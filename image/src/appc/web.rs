@@ -1,6 +1,6 @@
 //! Requests for images and what goes with them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::time::SystemTime;
 
 use reqwest::{Response, StatusCode};
@@ -9,13 +9,16 @@ use url::Url;
 use super::credentials::{Clear, headers};
 use super::remote::State;
 use crate::settings::Settings;
+use crate::transport::client::{Trust, client};
 use crate::transport::partial::Source;
 use crate::transport::retry::{Failure, Patience, accepted, persist};
 use crate::{Error, Kind, Progress};
 
 /// How the servers of images are asked.
 pub(super) struct Web {
-    pub(super) client: reqwest::Client,
+    pub(super) trust: Trust,
+    /// Set up by the first request: what the store has needs none.
+    pub(super) client: OnceCell<reqwest::Client>,
     pub(super) settings: Settings,
     pub(super) clear: Clear,
     pub(super) patience: Patience,
@@ -30,9 +33,16 @@ pub(super) enum Answer {
 }
 
 impl Web {
+    fn client(&self) -> Result<&reqwest::Client, Error> {
+        if self.client.get().is_none() {
+            let _ = self.client.set(client(&self.trust)?); // It was empty a line ago, and nobody else sees it.
+        }
+        Ok(self.client.get().expect("it was just set"))
+    }
+
     async fn get(&self, url: &Url, others: &[(&'static str, String)]) -> Result<Response, Failure> {
         let headers = headers(&self.settings, url, others, self.clear, SystemTime::now());
-        let sent = self.client.get(url.clone()).headers(headers).send().await;
+        let sent = self.client().map_err(Failure::Lasting)?.get(url.clone()).headers(headers).send().await;
         sent.map_err(|e| Failure::of(e, &format!("fetch {}", shown(url))))
     }
 

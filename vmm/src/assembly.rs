@@ -93,6 +93,7 @@ pub(crate) fn attach(
     entropy: &File,
 ) -> Result<Board, Error> {
     let serial = wanted.console.is_some();
+    let doing = || "share the console".to_owned();
     let virtio_count = wanted.disks.len()
         + wanted.images.len()
         + usize::from(wanted.vsock.is_some())
@@ -108,6 +109,7 @@ pub(crate) fn attach(
         pio: BusBuilder::default(),
         devices: Vec::new(),
         mmio_devices: Vec::new(),
+        debug: wanted.console.as_ref().map(File::try_clone).transpose().doing(Kind::Host, doing)?,
     };
     attaching.ioapic();
     if let Some(console) = wanted.console {
@@ -116,17 +118,17 @@ pub(crate) fn attach(
     for (index, disk) in wanted.disks.into_iter().enumerate() {
         let block = Block::new(Backend::new(disk.file, disk.sectors, disk.read_only, index));
         let spec = block.spec();
-        attaching.virtio(spec, |_| Box::new(block));
+        attaching.virtio(spec, |_| Box::new(block))?;
     }
     for region in wanted.images {
-        attaching.virtio(Pmem::spec(region), |_| Box::new(Pmem));
+        attaching.virtio(Pmem::spec(region), |_| Box::new(Pmem))?;
     }
     if let Some(ports) = wanted.vsock {
-        attaching.virtio(Vsock::spec(), |events| Box::new(Vsock::new(ports, events)));
+        attaching.virtio(Vsock::spec(), |events| Box::new(Vsock::new(ports, events)))?;
     }
     if wanted.rng {
         let source = entropy.try_clone().doing(Kind::Host, || "share /dev/urandom".to_owned())?;
-        attaching.virtio(Rng::spec(), |_| Box::new(Rng::new(source)));
+        attaching.virtio(Rng::spec(), |_| Box::new(Rng::new(source)))?;
     }
     Ok(attaching.finish(serial))
 }
@@ -161,6 +163,8 @@ struct Attaching<'a> {
     pio: BusBuilder,
     devices: Vec<Arc<Mutex<dyn Woken>>>,
     mmio_devices: Vec<MmioDevice>,
+    /// Where devices say why they were lost: the console.
+    debug: Option<File>,
 }
 
 /// The layout has no overlaps: it is proven when it is compiled.
@@ -177,17 +181,20 @@ impl Attaching<'_> {
         self.pio.claim(ports, Arc::new(Mutex::new(serial))).expect(DISJOINT);
     }
 
-    fn virtio(&mut self, spec: Spec, device: impl FnOnce(Handle) -> Box<dyn Device>) {
+    fn virtio(&mut self, spec: Spec, device: impl FnOnce(Handle) -> Box<dyn Device>) -> Result<(), Error> {
         let index = self.devices.len();
         let (window, pin) = (virtio_window(index), self.pins.virtio[index]);
         let number = u8::try_from(index).expect("the configuration limits the devices");
         let events = self.events.handle(number);
         let device = device(events.clone());
-        let wiring = Wiring { ram: Arc::clone(self.ram), irq: self.ioapic.line(pin), events };
+        let debug = self.debug.as_ref().map(File::try_clone).transpose();
+        let debug = debug.doing(Kind::Host, || "share the console".to_owned())?;
+        let wiring = Wiring { ram: Arc::clone(self.ram), irq: self.ioapic.line(pin), events, debug };
         let transport = Arc::new(Mutex::new(Transport::new(spec, device, wiring)));
         self.mmio.claim(window, Arc::clone(&transport) as _).expect(DISJOINT);
         self.devices.push(transport);
         self.mmio_devices.push(MmioDevice { window, pin });
+        Ok(())
     }
 
     fn finish(self, serial: bool) -> Board {

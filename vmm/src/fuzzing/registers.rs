@@ -38,7 +38,7 @@ pub fn mmio(bytes: &[u8]) {
     let (host, guest) = UnixStream::pair().unwrap();
     guest.set_nonblocking(true).unwrap();
     let (spec, device) = device(input.byte(), guest, &events);
-    let wiring = Wiring { ram: Arc::clone(&ram), irq: line(), events };
+    let wiring = Wiring { ram: Arc::clone(&ram), irq: line(), events, debug: None };
     let config = spec.config.clone();
     let mut transport = Transport::new(spec, device, wiring);
     while let Some(action) = input.next() {

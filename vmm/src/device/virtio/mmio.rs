@@ -1,5 +1,7 @@
 //! The MMIO transport, virtio 1.2 section 4.2: registers have names; the numbers live in one table.
 
+use std::fs::File;
+use std::io::Write;
 use std::sync::Arc;
 
 use virtio_queue::{Queue, QueueT};
@@ -136,6 +138,8 @@ pub(crate) struct Wiring {
     pub ram: Arc<GuestRam>,
     pub irq: IrqLine,
     pub events: Handle,
+    /// Where it is said why a device was lost; `None` says nothing.
+    pub debug: Option<File>,
 }
 
 /// One device behind its registers.
@@ -274,7 +278,12 @@ impl Transport {
     }
 
     /// The driver broke the protocol: the device stops until it is reset, the machine goes on.
-    fn poison(&mut self) {
+    fn poison(&mut self, violation: &Violation) {
+        // Once in a machine's life for each device: a guest may break the protocol as often as it likes.
+        if let Some(mut debug) = self.wiring.debug.take() {
+            // Whoever asked for it may have gone.
+            let _ = writeln!(debug, "vmm: the guest has lost a device of type {}: {violation}", self.spec.id);
+        }
         self.state.needs_reset = true;
         self.device.reset();
         self.interrupt(CONFIG_CHANGE);
@@ -288,7 +297,7 @@ impl Woken for Transport {
             match self.serve(why) {
                 Ok(Drained::Empty) => (),
                 Ok(Drained::More) => self.wiring.events.again(),
-                Err(_) => self.poison(),
+                Err(violation) => self.poison(&violation),
             }
         }
         if why == Wake::Last {

@@ -21,7 +21,7 @@ fn bench() -> Bench {
     let irq = crate::irq::Ioapic::new(Arc::new(vm), 2, 1).line(1);
     let events = Events::new().unwrap().handle(0);
     let source = std::fs::File::open("/dev/urandom").unwrap();
-    let wiring = Wiring { ram: Arc::clone(&ram), irq, events };
+    let wiring = Wiring { ram: Arc::clone(&ram), irq, events, debug: None };
     Bench { ram, transport: Transport::new(Rng::spec(), Box::new(Rng::new(source)), wiring) }
 }
 
@@ -153,6 +153,24 @@ fn odd_accesses_reach_nothing() {
     bench.write(0x14, 2);
     assert_eq!(bench.read(0x10), 0);
     assert_eq!(bench.read(0x50), 0);
+}
+
+#[test]
+fn why_a_device_is_lost_is_said_once() {
+    let mut bench = bench();
+    let mut debug = tempfile::tempfile().unwrap();
+    bench.transport.wiring.debug = Some(debug.try_clone().unwrap());
+    for _ in 0..3 {
+        bench.go_live();
+        Driver::new(&bench.ram, 0x1000).set_avail_index(SIZE + 1);
+        bench.write(0x50, 0);
+        assert_eq!(bench.read(0x70), 15 | NEEDS_RESET);
+    }
+    let mut said = String::new();
+    std::io::Seek::rewind(&mut debug).unwrap();
+    std::io::Read::read_to_string(&mut debug, &mut said).unwrap();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("device of type 4"), "{said}");
 }
 
 #[test]

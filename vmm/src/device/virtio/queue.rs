@@ -232,9 +232,23 @@ impl<'a> Rings<'a> {
         queue: usize,
         mut serve: impl FnMut(&mut Self, Chain) -> Result<(), Violation>,
     ) -> Result<Drained, Violation> {
+        self.drain_within(u64::MAX, queue, |rings, chain| serve(rings, chain).map(|()| 0))
+    }
+
+    /// The same for a device whose requests differ in size: `serve` says how many bytes it has moved, and
+    /// the round ends with the request that uses `bytes` up.
+    pub(crate) fn drain_within(
+        &mut self,
+        mut bytes: u64,
+        queue: usize,
+        mut serve: impl FnMut(&mut Self, Chain) -> Result<u64, Violation>,
+    ) -> Result<Drained, Violation> {
         for _ in 0..=self.queues[queue].size() {
+            if bytes == 0 {
+                return Ok(Drained::More);
+            }
             match self.pop(queue)? {
-                Some(chain) => serve(self, chain)?,
+                Some(chain) => bytes = bytes.saturating_sub(serve(self, chain)?),
                 // A chain that came before we listened would never be announced.
                 None if self.listen(queue)? => (),
                 None => return Ok(Drained::Empty),

@@ -217,6 +217,22 @@ fn a_round_is_bounded_and_a_late_chain_is_not_forgotten() {
 }
 
 #[test]
+fn a_round_ends_when_its_bytes_are_used_up() {
+    let ram = ram();
+    let mut driver = Driver::new(&ram, 0x1000);
+    let mut queues = [driver.queue()];
+    let mut rings = Rings::new(&ram, &mut queues);
+    (0..4).for_each(|index| driver.post_chain(index, &[(DATA, 1, 0)]));
+    let mut round = |bytes| {
+        rings.drain_within(bytes, 0, |rings, chain| rings.complete(0, chain, 0).map(|()| 10)).unwrap()
+    };
+    assert_eq!(round(11), Drained::More);
+    assert_eq!(driver.used().len(), 2, "the request that goes beyond is served");
+    assert_eq!(round(30), Drained::Empty);
+    assert_eq!(driver.used().len(), 4);
+}
+
+#[test]
 #[should_panic(expected = "never completed")]
 fn a_lost_chain_is_loud() {
     let ram = ram();

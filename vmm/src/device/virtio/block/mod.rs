@@ -15,6 +15,10 @@ const QUEUE_SIZE: u16 = 128;
 /// Data buffers of one request: a chain is as long as the queue, less head and status.
 const SEGMENTS_MAX: u32 = QUEUE_SIZE as u32 - 2;
 
+/// Bytes moved for one wake-up, the request that goes beyond them included: more would keep the thread that
+/// serves it, a vCPU's or that of all devices, for seconds.
+const ROUND_MAX: u64 = 16 << 20;
+
 /// Feature bits, section 5.2.3.
 const F_SEG_MAX: u64 = 1 << 2;
 const F_RO: u64 = 1 << 5;
@@ -40,11 +44,12 @@ impl Block {
         Spec { id: ID, features, queue_sizes: &[QUEUE_SIZE], config }
     }
 
-    fn serve_chain(&self, rings: &mut Rings<'_>, chain: Chain) -> Result<(), Violation> {
+    fn serve_chain(&self, rings: &mut Rings<'_>, chain: Chain) -> Result<u64, Violation> {
         let parsed = match Parsed::new(&chain, rings.ram()) {
             Ok(parsed) => parsed,
             Err(violation) => return Err(rings.refuse(chain, violation)),
         };
+        let moved = chain.readable().len() + chain.writable().len();
         let Parsed { request, mut status } = parsed;
         let (outcome, written) = match self.backend.execute(&request, rings.ram()) {
             Ok(written) => (Status::Ok, written),
@@ -53,7 +58,8 @@ impl Block {
         if let Err(bad) = status.write(rings.ram(), &[outcome as u8]) {
             return Err(rings.refuse(chain, bad.into()));
         }
-        rings.complete(QUEUE, chain, written + 1)
+        rings.complete(QUEUE, chain, written + 1)?;
+        Ok(moved)
     }
 }
 
@@ -62,7 +68,7 @@ impl Device for Block {
         if matches!(why, Wake::Socket { .. } | Wake::Last) {
             return Ok(Drained::Empty);
         }
-        rings.drain(QUEUE, |rings, chain| self.serve_chain(rings, chain))
+        rings.drain_within(ROUND_MAX, QUEUE, |rings, chain| self.serve_chain(rings, chain))
     }
 
     fn reset(&mut self) {}

@@ -32,8 +32,7 @@ pub(crate) fn orders(bytes: &[u8]) {
     let mut decoder = Decoder::default();
     for piece in pieces(bytes) {
         decoder.push(piece);
-        loop {
-            let Ok(Some(frame)) = decoder.next_frame() else { break };
+        while let Ok(Some(frame)) = decoder.next_frame() {
             let _ = ToAgent::decode(&frame.payload); // Refusing is right; panicking is not.
             let _ = FromAgent::decode(&frame.payload); // Likewise.
         }

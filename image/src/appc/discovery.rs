@@ -22,12 +22,15 @@ pub(super) async fn discover(
     let mut said = Vec::new();
     let mut prefix = name.name();
     loop {
+        let mut answered = false;
         for scheme in schemes(web.clear) {
             let Ok(url) = Url::parse(&format!("{scheme}://{prefix}?ac-discovery=1")) else {
                 let text = format!("discover image {name}: `{prefix}` is no address");
                 return Err(Error::new(Kind::NotFound, text));
             };
-            match web.document(&url, PAGE_MAX, progress).await {
+            let answer = web.document(&url, PAGE_MAX, progress).await;
+            answered |= answer.is_ok();
+            match answer {
                 Ok(Answer::Document(html)) => {
                     let page = Page::read(&html, name.name(), &variables);
                     if enough(&page) {
@@ -42,8 +45,9 @@ pub(super) async fn discover(
             }
         }
         match prefix.rsplit_once('/') {
-            Some((above, _)) => prefix = above,
-            None => break,
+            // What lies above is on the same host, which does not answer at all.
+            Some((above, _)) if answered => prefix = above,
+            _ => break,
         }
     }
     let text = format!("discover image {name}: nothing leads to it ({})", said.join("; "));

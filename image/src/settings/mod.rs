@@ -5,11 +5,9 @@
 
 mod auth;
 pub(crate) mod certificates;
-#[allow(dead_code, reason = "the pull from registries comes next")]
 pub(crate) mod docker_auth;
 mod document;
 mod places;
-#[allow(dead_code, reason = "the pull from registries comes next")]
 pub(crate) mod registries;
 #[cfg(test)]
 mod tests;

@@ -217,8 +217,11 @@ fn parse(text: &str, path: &Path) -> Result<BTreeMap<String, Registry>, Error> {
     Ok(tables)
 }
 
+/// Why a table is refused, and where in the file: `None` for the table itself.
+type Wrong = (Option<Range<usize>>, String);
+
 impl Table {
-    fn check(self, at: &str) -> Result<(String, Registry), (Option<Range<usize>>, String)> {
+    fn check(self, at: &str) -> Result<(String, Registry), Wrong> {
         let own = |why| (None, why);
         let location =
             if self.location.is_empty() { None } else { Some(place(&self.location, false).map_err(own)?) };

@@ -181,17 +181,12 @@ pub(crate) struct Partial {
 pub(crate) struct Complete {
     partial: Partial,
     digest: Digest,
-    size: u64,
     validator: Option<String>,
 }
 
 impl Complete {
     pub(crate) fn digest(&self) -> &Digest {
         &self.digest
-    }
-
-    pub(crate) fn size(&self) -> u64 {
-        self.size
     }
 
     /// The `ETag` or `Last-Modified` that came with it.
@@ -456,7 +451,7 @@ impl<'a> Download<'a> {
     fn finish(self) -> Result<Complete, Error> {
         self.transfer.finish();
         let digest = self.hasher.finish();
-        Ok(Complete { partial: self.partial, digest, size: self.length, validator: self.validator })
+        Ok(Complete { partial: self.partial, digest, validator: self.validator })
     }
 
     fn stalled(&self) -> Failure {

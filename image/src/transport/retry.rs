@@ -68,21 +68,12 @@ pub(crate) enum Failure {
 impl Failure {
     /// What `reqwest` could not do. `what` begins with a verb: `fetch https://…`.
     pub(crate) fn of(error: reqwest::Error, what: &str) -> Self {
-        let refused = error.is_builder() || error.is_redirect() || is_certificate(&error);
-        let hint = if is_certificate(&error) {
-            " (its certificate is not trusted: put the CA into `certs.d/HOST/ca.crt` of hull's settings)"
-        } else {
-            ""
-        };
+        let hint = tls_hint(&error);
+        let refused = error.is_builder() || error.is_redirect() || hint.is_some();
+        let hint = hint.unwrap_or_default();
         // The URL may hold a secret (a signed address we were redirected to) and is named anyway.
         let error = Error::because(Kind::Network, format!("{what}{hint}"), error.without_url());
         if refused { Failure::Lasting(error) } else { Failure::Passing(error, None) }
-    }
-
-    pub(crate) fn into_error(self) -> Error {
-        match self {
-            Failure::Passing(error, _) | Failure::Lasting(error) => error,
-        }
     }
 }
 
@@ -92,14 +83,26 @@ impl From<Error> for Failure {
     }
 }
 
-/// Whether somewhere below is an opinion on a certificate: asking again does not change that.
-fn is_certificate(error: &(dyn StdError + 'static)) -> bool {
-    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-        return matches!(tls, rustls::Error::InvalidCertificate(_));
+/// What to do about a server whose TLS will not get better by asking again; `None` for all other trouble.
+fn tls_hint(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    match error.downcast_ref::<rustls::Error>() {
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            return Some(
+                " (its certificate is not trusted: add its CA to the system's, or for a registry put it into \
+                 `certs.d/HOST/ca.crt` of hull's settings)",
+            );
+        }
+        Some(rustls::Error::InvalidMessage(_)) => {
+            return Some(
+                " (it does not speak TLS: for a registry without, set `insecure = true` in `registries.conf` of \
+                 hull's settings)",
+            );
+        }
+        _ => (),
     }
     // An I/O error names what is inside its own inside as its source.
     let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    inside.is_some_and(|inside| is_certificate(inside)) || error.source().is_some_and(is_certificate)
+    inside.and_then(|inside| tls_hint(inside)).or_else(|| error.source().and_then(tls_hint))
 }
 
 /// Asks until it works, or nothing more is to be expected.

@@ -20,6 +20,7 @@ fn auth(user: &str, password: &str) -> serde_json::Value {
 }
 
 #[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "a table of cases reads better so")]
 fn check(file: &serde_json::Value, image: &str, want: Option<Key>) {
     let file = parse(file.to_string().as_bytes()).unwrap();
     let got = file.key(&name(image), Path::new("auth.json"), ANSWER_TIMEOUT).unwrap();

@@ -199,7 +199,7 @@ fn a_damaged_file_system_is_built_again_from_good_blobs() {
             file.write_all_at(b"x", 5000).unwrap();
         }),
         ("has 100 bytes, not 2097152", &|| {
-            fs::OpenOptions::new().write(true).open(&image.erofs).unwrap().set_len(100).unwrap()
+            fs::OpenOptions::new().write(true).open(&image.erofs).unwrap().set_len(100).unwrap();
         }),
         ("is missing", &|| fs::remove_file(&image.erofs).unwrap()),
     ];

@@ -103,12 +103,19 @@ fn layers_of_buildah() {
 #[test]
 fn a_debian_root() {
     let cache = PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/hull/roots");
-    let archive = cache.join("debian-bookworm-minbase.tar");
+    let archive = cache.join("debian-minbase.tar");
     if !archive.exists() {
         fs::create_dir_all(&cache).unwrap();
         let unfinished = cache.join(format!("unfinished-{}.tar", std::process::id()));
         shell(
-            "mmdebstrap --quiet --variant=minbase bookworm \"$1\" || { rm -f \"$1\"; exit 1; }; mv \"$1\" \"$2\"",
+            // The machine's own sources: their keys are where they say.
+            ". /etc/os-release
+             sources=()
+             for file in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
+                 if [ -s \"$file\" ]; then sources+=(\"$file\"); fi
+             done
+             mmdebstrap --quiet --variant=minbase \"$VERSION_CODENAME\" \"$1\" \"${sources[@]}\" || { rm -f \"$1\"; exit 1; }
+             mv \"$1\" \"$2\"",
             &[&unfinished, &archive],
         );
     }

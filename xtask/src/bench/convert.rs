@@ -8,6 +8,7 @@ use hull_errors::Doing;
 use serde_json::json;
 use wait4::Wait4;
 
+use crate::debian;
 use crate::error::{Error, Kind, Result};
 use crate::paths::Paths;
 use crate::{build, install, tool};
@@ -42,13 +43,13 @@ pub(super) fn run(json: bool, layer: Option<PathBuf>, paths: &Paths) -> Result<E
 /// The same file as the tests of real images use.
 fn debian() -> Result<PathBuf> {
     let home = std::env::var_os("HOME").ok_or_else(|| Error::new(Kind::Failed, "find $HOME"))?;
-    let path = Path::new(&home).join(".cache/hull/roots/debian-bookworm-minbase.tar");
+    let path = Path::new(&home).join(".cache/hull/roots/debian-minbase.tar");
     if !path.exists() {
         let folder = path.parent().expect("it lies in a folder");
         fs::create_dir_all(folder).doing(Kind::Failed, || format!("create {}", folder.display()))?;
         let unfinished = folder.join("unfinished-bench.tar");
-        let words = ["--quiet", "--variant=minbase", "bookworm"];
-        tool::run(Command::new("mmdebstrap").args(words).arg(&unfinished))?;
+        let options = ["--quiet", "--variant=minbase"].map(str::to_owned);
+        tool::run(&mut debian::bootstrap(&options, &unfinished)?)?;
         fs::rename(&unfinished, &path).doing(Kind::Failed, || format!("keep {}", path.display()))?;
     }
     Ok(path)

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use hull_errors::Doing;
 
+use crate::debian;
 use crate::error::{Kind, Result};
 use crate::install;
 use crate::paths::Paths;
@@ -18,9 +19,6 @@ const RECIPE: &str = "1";
 
 /// The folder of the layout; the app is named after it.
 const NAME: &str = "redis";
-
-/// Where Debian keeps the machine's package sources; whichever of them it has.
-const SOURCES: [&str; 2] = ["/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources"];
 
 /// Nobody reads them in a pod.
 const LEFT_OUT: [&str; 3] = ["doc", "locale", "man"];
@@ -71,19 +69,11 @@ fn make(folder: &Path) -> Result<PathBuf> {
     Ok(layout)
 }
 
-/// The command that installs a Debian of this machine's release into a folder.
+/// The command that installs what the demo runs into a folder.
 fn root(folder: &Path) -> Result<Command> {
-    let release =
-        fs::read_to_string("/etc/os-release").doing(Kind::Failed, || "read /etc/os-release".into())?;
-    let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    let mut command = Command::new("mmdebstrap");
-    command.args(["--variant=minbase", "--include=redis-server"]);
-    command.args(LEFT_OUT.map(|name| format!("--dpkgopt=path-exclude=/usr/share/{name}/*")));
-    command.arg(suite.unwrap_or("stable")).arg(folder);
-    // An empty list is what a machine with the other file has.
-    let used = |path: &str| fs::read_to_string(path).is_ok_and(|text| !text.trim().is_empty());
-    command.args(SOURCES.into_iter().filter(|path| used(path)));
-    Ok(command)
+    let mut options = vec!["--variant=minbase".to_owned(), "--include=redis-server".to_owned()];
+    options.extend(LEFT_OUT.map(|name| format!("--dpkgopt=path-exclude=/usr/share/{name}/*")));
+    debian::bootstrap(&options, folder)
 }
 
 fn step(command: &mut Command) -> Result<()> {

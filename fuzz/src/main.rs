@@ -1,5 +1,6 @@
 //! The fuzzer's program: libFuzzer's `main` around the target that `HULL_FUZZ_TARGET` names.
 #![no_main]
+#![forbid(unsafe_code)]
 
 use std::sync::OnceLock;
 

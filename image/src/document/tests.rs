@@ -1,3 +1,5 @@
+//! What documents are taken for, and what is refused.
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

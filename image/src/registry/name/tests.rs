@@ -1,3 +1,5 @@
+//! Names of images in registries, well written and badly.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Pulls from a real registry, and from servers that do as they like.
+
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+//! Which credentials are found where, and that none are shown.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 

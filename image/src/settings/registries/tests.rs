@@ -1,3 +1,5 @@
+//! The man page's own examples, and files that are wrong.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Downloads that are cut, held, left behind and lied to.
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,3 +1,5 @@
+//! Policies, well written and badly, and what they decide.
+
 use std::fs;
 use std::path::Path;
 

@@ -239,7 +239,10 @@ fn the_jail_is_what_the_threat_model_says() {
 fn an_unprivileged_user_is_jailed_too() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("prisoner");
-    fs::copy(example("prisoner"), &program).unwrap();
+    // By a process of its own: a child that another test forks now must not inherit a file that is still written,
+    // or the copy would be busy.
+    let copied = Command::new("cp").arg(example("prisoner")).arg(&program).status().unwrap();
+    assert!(copied.success());
     std::os::unix::fs::chown(folder.path(), Some(65_534), Some(65_534)).unwrap();
     let mut command = Command::new(program);
     command.args(["sealed", "wait"]).uid(65_534).gid(65_534);

@@ -14,6 +14,7 @@ mod kind;
 mod limits;
 mod request;
 mod text;
+mod window;
 
 pub use answer::{Answer, Holds, Member, Place};
 pub use digest::{Algorithm, Digest, Hasher, Hashing, IdPrefix, ImageId};
@@ -23,3 +24,4 @@ pub use limits::{
 };
 pub use request::{Flavour, Layer, Request};
 pub use text::{cut, shown};
+pub use window::Window;

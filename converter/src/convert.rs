@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, BufReader};
 
 use hull_converter_protocol::{
-    BUFFER_SIZE, Flavour, Hashing, ImageId, Kind, LAYERS_MAX, Layer, UNCOMPRESSED_MAX, shown,
+    BUFFER_SIZE, Flavour, Hashing, ImageId, Kind, LAYERS_MAX, Layer, UNCOMPRESSED_MAX, Window, shown,
 };
 
 use crate::Error;
@@ -19,7 +19,6 @@ use crate::error::{reading, way_out, writing};
 use crate::tar_stream::{Content, Entry, EntryKind, TarStream};
 use crate::tree::{Extent, New, NodeId, NodeKind, Tree, TreePath};
 use crate::whitelist::Whitelist;
-use crate::window::Window;
 
 /// Writes the image `id` to `output`, an empty file.
 pub(crate) fn convert<'a>(

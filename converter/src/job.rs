@@ -4,13 +4,12 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 
-use hull_converter_protocol::{Answer, BUFFER_SIZE, Kind, Request, UNCOMPRESSED_MAX};
+use hull_converter_protocol::{Answer, BUFFER_SIZE, Kind, Request, UNCOMPRESSED_MAX, Window};
 use hull_jail::Sealed;
 
 use crate::Error;
 use crate::decompress::uncompressed;
 use crate::error::{reading, way_out, writing};
-use crate::window::Window;
 use crate::{convert, list, look};
 
 /// Does what is asked of `files`, which only a process in its jail may do.

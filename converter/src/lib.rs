@@ -19,7 +19,6 @@ mod look;
 mod tar_stream;
 mod tree;
 mod whitelist;
-mod window;
 
 pub use confinement::{calls, enter};
 pub use error::Error;

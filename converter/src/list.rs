@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 
-use hull_converter_protocol::{Kind, MEMBERS_MAX, Member, Place, shown};
+use hull_converter_protocol::{Kind, MEMBERS_MAX, Member, Place, Window, shown};
 use hull_errors::Doing;
 
 use crate::Error;
 use crate::tar_stream::{EntryKind, TarStream};
 use crate::tree::TreePath;
-use crate::window::Window;
 
 /// Enough for a header, and for the extended header before it.
 const HEADER_BUFFER_SIZE: usize = 4096;

@@ -4,14 +4,13 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{BufReader, Read};
 
-use hull_converter_protocol::{Answer, BUFFER_SIZE, DOCUMENT_MAX, Holds, Kind, UNCOMPRESSED_MAX};
+use hull_converter_protocol::{Answer, BUFFER_SIZE, DOCUMENT_MAX, Holds, Kind, UNCOMPRESSED_MAX, Window};
 
 use crate::Error;
 use crate::decompress::{Compression, Limited, uncompressed};
 use crate::error::reading;
 use crate::tar_stream::{EntryKind, TarStream};
 use crate::tree::TreePath;
-use crate::window::Window;
 
 pub(crate) fn look(name: &str, file: &File) -> Result<Answer, Error> {
     let not_an_archive = |e: Error| {

@@ -213,7 +213,6 @@ impl Blobs {
         Ok((temporary, hasher.finish(), total))
     }
 
-    #[allow(dead_code, reason = "the pull from registries comes next")]
     /// Takes a finished download into the store.
     pub(crate) fn adopt(&self, complete: Complete, want: &Digest) -> Result<Verified, Error> {
         check_digest(want, complete.digest())?;

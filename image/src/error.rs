@@ -2,6 +2,8 @@
 
 use std::io;
 
+pub(crate) use hull_converter_protocol::shown;
+
 /// Every failure of this crate.
 pub type Error = hull_errors::Error<Kind>;
 
@@ -66,12 +68,3 @@ pub(crate) fn opening(error: &io::Error) -> Kind {
         _ => Kind::Host,
     }
 }
-
-/// Bytes of a name as a person can read them, safe for a terminal.
-pub(crate) fn shown(name: &[u8]) -> String {
-    let text = name.escape_ascii().to_string();
-    if text.len() <= SHOWN_MAX { text } else { format!("{}…", &text[..SHOWN_MAX]) }
-}
-
-/// Longest name printed in an error, in characters.
-const SHOWN_MAX: usize = 300;

@@ -38,13 +38,15 @@ impl Fetcher<'_> {
         let _hold = self.store.hold()?;
         match reference {
             Reference::Id(_) => (),
-            Reference::OciLayout { path, tag } => self.admit(Transport::Oci, path, tag.as_deref())?,
-            Reference::OciArchive { path, tag } => self.admit(Transport::OciArchive, path, tag.as_deref())?,
-            Reference::DockerArchive { path, name } => {
-                self.admit(Transport::DockerArchive, path, name.as_deref())?;
+            Reference::OciLayout { path, tag } => self.admit(&[Transport::Oci], path, tag.as_deref())?,
+            Reference::OciArchive { path, tag } => {
+                self.admit(&[Transport::OciArchive], path, tag.as_deref())?;
             }
-            Reference::Path(path) if path.is_dir() => self.admit(Transport::Oci, path, None)?,
-            Reference::Path(path) => return self.file(path, reference),
+            Reference::DockerArchive { path, name } => {
+                self.admit(&[Transport::DockerArchive], path, name.as_deref())?;
+            }
+            Reference::Path(path) if path.is_dir() => self.admit(&[Transport::Oci], path, None)?,
+            Reference::Path(path) => return self.file(path),
             Reference::Url(url) => return AciFetcher::new(self)?.by_url(url),
             Reference::Registry(name) => return self.of_registry(name),
             Reference::Plain(name) => return self.plain(name),
@@ -52,14 +54,15 @@ impl Fetcher<'_> {
         self.store.import(reference)
     }
 
-    /// Whether the policy lets an image in a file or folder be used.
-    fn admit(&self, transport: Transport, path: &Path, tag: Option<&str>) -> Result<(), Error> {
+    /// Whether the policy lets an image in a file or folder be used, whichever of these it turns out to be.
+    fn admit(&self, transports: &[Transport], path: &Path, tag: Option<&str>) -> Result<(), Error> {
         // What is not there is for the import to complain about.
         let Ok(path) = path.canonicalize() else { return Ok(()) };
         if self.options.insecure.image {
             return Ok(());
         }
-        self.policy()?.judge_local(transport, &path, tag).map(drop)
+        let policy = self.policy()?;
+        transports.iter().try_for_each(|transport| policy.judge_local(*transport, &path, tag).map(drop))
     }
 
     fn policy(&self) -> Result<Policy, Error> {
@@ -69,7 +72,7 @@ impl Fetcher<'_> {
     }
 
     /// A file of any kind. An ACI needs a signature, which is looked at before anything in the file is.
-    fn file(&self, path: &Path, reference: &Reference) -> Result<Imported, Error> {
+    fn file(&self, path: &Path) -> Result<Imported, Error> {
         match import::guessed(self.store, path)? {
             Guessed::Aci => {
                 let remembered =
@@ -81,9 +84,10 @@ impl Fetcher<'_> {
             }
             Guessed::Archive => {
                 // Which of the two it is shows only inside: both must be allowed.
-                self.admit(Transport::OciArchive, path, None)?;
-                self.admit(Transport::DockerArchive, path, None)?;
-                self.store.import(reference)
+                self.admit(&[Transport::OciArchive, Transport::DockerArchive], path, None)?;
+                let imported = import::archive(self.store, path)?;
+                self.store.touch(&imported.image.id);
+                Ok(imported)
             }
         }
     }

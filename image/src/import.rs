@@ -24,6 +24,8 @@ const WHOLE: (u64, u64) = (0, u64::MAX);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Guess,
+    /// Of OCI or Docker: an ACI would need a signature, which nobody has looked at.
+    Archive,
     OciArchive,
     DockerArchive,
     Aci,
@@ -85,7 +87,7 @@ pub(crate) enum Guessed {
 
 /// What a file seems to be; the converter looks at files that were never imported.
 pub(crate) fn guessed(store: &Store, path: &Path) -> Result<Guessed, Error> {
-    let (file, key, state) = identify(path, &format!("{:?}", Format::Guess), None)?;
+    let (file, key, state) = identify(path, &format!("{:?}", Format::Archive), None)?;
     let known =
         |format: &str| store.files().get(&FileKey { format: format.to_owned(), ..key.clone() }, &state);
     if known(&key.format).is_some() {
@@ -98,6 +100,14 @@ pub(crate) fn guessed(store: &Store, path: &Path) -> Result<Guessed, Error> {
         (Holds::Aci, _) => Ok(Guessed::Aci),
         _ => Ok(Guessed::Archive),
     }
+}
+
+/// Imports what [`guessed`] took for an archive of OCI or Docker.
+///
+/// # Errors
+/// [`Kind::Untrusted`] if it has become an ACI meanwhile.
+pub(crate) fn archive(store: &Store, path: &Path) -> Result<Imported, Error> {
+    file(store, path, Format::Archive, None)
 }
 
 /// Imports a file by means of `read`, unless it was imported that way and has not changed.
@@ -153,6 +163,13 @@ fn read_file(
     let shown = format!("archive {}", path.display());
     let (format, archive) = match format {
         Format::Guess => guess(store, file, &shown)?,
+        Format::Archive => match guess(store, file, &shown)? {
+            (Format::Aci, _) => {
+                let text = format!("read {shown}: it became an App Container Image while it was looked at");
+                return Err(Error::new(Kind::Untrusted, text));
+            }
+            guessed => guessed,
+        },
         format => {
             let (_, is_compressed) = store.converter().look(&file, &shown)?;
             (format, Opened::Headers(open_archive(store, file, is_compressed, &shown)?))

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 
-use hull_converter_protocol::{Answer, MEMBERS_MAX, Place, Request, cut, shown};
+use hull_converter_protocol::{Answer, MEMBERS_MAX, Place, Request, Window, cut, shown};
 use hull_errors::Doing;
 
 use crate::converter::Converter;
@@ -50,7 +49,7 @@ impl Archive {
     /// The content and size of a member, if there is one of that name.
     pub(crate) fn open(&self, path: &str) -> Result<Option<(Window<'_>, u64)>, Error> {
         let found = self.find(path)?;
-        Ok(found.map(|(start, size)| (Window { file: &self.file, position: start, end: start + size }, size)))
+        Ok(found.map(|(start, size)| (Window::new(&self.file, start, start + size), size)))
     }
 
     /// A member, uncompressed if it is compressed.
@@ -112,29 +111,5 @@ impl Archive {
 impl fmt::Display for Archive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
-    }
-}
-
-/// A part of a file as a reader of its own.
-pub(crate) struct Window<'a> {
-    file: &'a File,
-    position: u64,
-    end: u64,
-}
-
-impl<'a> Window<'a> {
-    /// All of a file, without moving the position that its descriptor has.
-    pub(crate) fn whole(file: &'a File) -> Self {
-        Self { file, position: 0, end: u64::MAX }
-    }
-}
-
-impl Read for Window<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end.saturating_sub(self.position)).unwrap_or(usize::MAX);
-        let length = buffer.len().min(left);
-        let count = self.file.read_at(&mut buffer[..length], self.position)?;
-        self.position += count as u64;
-        Ok(count)
     }
 }

@@ -11,6 +11,7 @@
 use std::fs::File;
 use std::time::{Duration, SystemTime};
 
+use hull_converter_protocol::Window;
 use sequoia_openpgp::cert::amalgamation::key::ValidErasedKeyAmalgamation;
 use sequoia_openpgp::cert::amalgamation::{ValidAmalgamation, ValidateAmalgamation};
 use sequoia_openpgp::packet::key::PublicParts;
@@ -29,7 +30,6 @@ use super::keys::printable;
 use super::keystore::{Keystore, Said};
 use super::packets::{self, Content};
 use super::scope::Scope;
-use crate::member::Window;
 use crate::{Error, Kind};
 
 /// Most signatures in one file.

@@ -4,19 +4,22 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
-/// Reads without moving the position that the file's descriptor has.
-pub(crate) struct Window<'a> {
+/// The bytes from `start` up to `end`, or up to the end of the file. Reads without moving the position that the file's descriptor has.
+#[derive(Debug)]
+pub struct Window<'a> {
     file: &'a File,
     position: u64,
     end: u64,
 }
 
 impl<'a> Window<'a> {
-    pub(crate) fn new(file: &'a File, start: u64, end: u64) -> Self {
+    /// From `start` up to `end`.
+    pub fn new(file: &'a File, start: u64, end: u64) -> Self {
         Self { file, position: start, end }
     }
 
-    pub(crate) fn whole(file: &'a File) -> Self {
+    /// All of a file.
+    pub fn whole(file: &'a File) -> Self {
         Self::new(file, 0, u64::MAX)
     }
 }

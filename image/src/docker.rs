@@ -251,3 +251,18 @@ fn check_config_name(archive: &Archive, name: &str, got: &Digest) -> Result<(), 
         _ => Ok(()),
     }
 }
+
+/// A way in for the fuzzer: a configuration, or the list of an archive's images.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let digest = Digest::of(Algorithm::Sha256, bytes);
+    if let Ok(document) = VerifiedBytes::read(&mut &*bytes, &digest, bytes.len() as u64)
+        && let Ok((config, _)) = configuration(&document, BTreeMap::new(), "x")
+    {
+        assert!(config.working_directory.starts_with('/') && !config.user.is_empty(), "as it is documented");
+        assert!(config.ports.iter().all(|port| port.count > 0), "no range is empty");
+    }
+    if let Ok(all) = serde_json::from_slice::<Vec<Saved>>(bytes) {
+        let names = all.iter().flat_map(|saved| &saved.repo_tags).map(|tag| with_tag(tag));
+        assert!(names.into_iter().all(|name| name == with_tag(&name)), "a normal name stays as it is");
+    }
+}

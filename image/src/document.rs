@@ -339,3 +339,22 @@ impl Configured {
         Ok(Prepared { name: self.name, config: self.config, layers })
     }
 }
+
+/// A way in for the fuzzer. The first line is the type that somebody declares, if it is not empty.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let end = bytes.iter().position(|b| *b == b'\n').unwrap_or(0);
+    let (declared, text) = (std::str::from_utf8(&bytes[..end]).unwrap_or_default(), &bytes[end..]);
+    let declared = Some(declared).filter(|declared| !declared.is_empty());
+    let (kind, index) = (document_kind(text, declared, "x"), read_index(text, "x"));
+    for several in [Several::OneImage, Several::Ambiguous("y")] {
+        if let Some(all) = index.as_ref().ok().cloned()
+            && let Ok(chosen) = by_platform(all, several, "x")
+        {
+            assert!(chosen.platform.is_none_or(|platform| platform.fits()), "this host can run it");
+        }
+    }
+    if let Ok(manifest) = Manifest::parse(text, "x") {
+        assert_eq!(config_of(text), Some(manifest.config.digest), "both readers see one document");
+        assert!(kind.is_err() || MANIFESTS.contains(&media_type_of(text)), "it has a type");
+    }
+}

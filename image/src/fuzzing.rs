@@ -1,7 +1,9 @@
 //! Ways in for the fuzzer: each gives bytes from outside to one parser and forgets the answer.
 //! Nothing else may use this module.
 
-use crate::{Reference, aci, appc, settings, trust};
+use reqwest::header::{HeaderName, HeaderValue};
+
+use crate::{Reference, aci, appc, docker, document, names, record, registry, settings, transport, trust};
 
 /// Text of a command line.
 pub fn reference(bytes: &[u8]) {
@@ -63,4 +65,58 @@ pub fn openpgp_signature(bytes: &[u8]) {
 /// The file system of an image.
 pub fn file_system(bytes: &[u8]) {
     let _ = crate::extract::read_all(bytes); // Refusing is right; panicking is not.
+}
+
+/// `registries.conf`.
+pub fn registries(bytes: &[u8]) {
+    settings::fuzzing::registries(bytes);
+}
+
+/// A file of credentials, and the answer of a credential program.
+pub fn credentials(bytes: &[u8]) {
+    settings::fuzzing::credentials(bytes);
+}
+
+/// A certificate of `certs.d`, with and without a key.
+pub fn certificates(bytes: &[u8]) {
+    settings::fuzzing::certificates(bytes);
+}
+
+/// `WWW-Authenticate` and `Link`.
+pub fn registry_headers(bytes: &[u8]) {
+    registry::fuzz::headers(bytes);
+}
+
+/// The answer of a token server.
+pub fn registry_token(bytes: &[u8]) {
+    registry::fuzz::token(bytes);
+}
+
+/// Headers of downloads: lines of `NAME: VALUE`.
+pub fn download_headers(bytes: &[u8]) {
+    let lines = bytes.split(|b| *b == b'\n').filter_map(|line| {
+        let colon = line.iter().position(|b| *b == b':')?;
+        let value = line[colon + 1..].trim_ascii();
+        Some((HeaderName::from_bytes(&line[..colon]).ok()?, HeaderValue::from_bytes(value).ok()?))
+    });
+    let headers = lines.take(64).collect();
+    transport::fuzz(&headers);
+    appc::fuzz::state(&headers);
+}
+
+/// An index or a manifest of OCI or Docker, referrers among them.
+pub fn document(bytes: &[u8]) {
+    document::fuzz(bytes);
+}
+
+/// A configuration of OCI or Docker, and the list in an archive of `docker save`.
+pub fn configuration(bytes: &[u8]) {
+    docker::fuzz(bytes);
+}
+
+/// Whatever the store remembers in JSON.
+pub fn record(bytes: &[u8]) {
+    record::fuzz(bytes);
+    names::fuzz(bytes);
+    appc::fuzz::remote(bytes);
 }

@@ -109,3 +109,8 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<NamedImage>> {
     let record: Option<NameRecord<NamedImage>> = record::read(path)?;
     Ok(record.filter(|record| record.format == FORMAT).map(|record| record.named))
 }
+
+/// A way in for the fuzzer.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let _ = record::parse::<NameRecord<NamedImage>>(bytes); // Refusing is right; panicking is not.
+}

@@ -168,10 +168,15 @@ impl FileRecord {
 /// A record; `None` if it is not there or cannot be understood.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match fs::read(path) {
-        Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+        Ok(text) => Ok(parse(&text)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// What a record says; `None` if it cannot be understood.
+pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
+    serde_json::from_slice(text).ok()
 }
 
 pub(crate) fn write<T: Serialize>(record: &T, temporary: &Path, path: &Path) -> io::Result<()> {
@@ -204,4 +209,14 @@ pub(crate) fn digests(text: &[u8]) -> Option<BTreeSet<Digest>> {
         }
     }
     Some(found)
+}
+
+/// A way in for the fuzzer.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let named = digests(bytes);
+    if let Some(record) = parse::<ImageRecord>(bytes) {
+        let named = named.expect("a record is JSON");
+        assert!(record.blobs().all(|digest| named.contains(digest)), "no blob of an image is garbage");
+    }
+    let _ = parse::<FileRecord>(bytes); // Refusing is right; panicking is not.
 }

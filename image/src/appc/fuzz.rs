@@ -1,7 +1,11 @@
 //! Ways in for the fuzzer.
 
+use reqwest::header::HeaderMap;
+
 use super::page::{Page, variables};
+use super::remote::Remote;
 use super::{Distribution, Name};
+use crate::record;
 
 pub(crate) fn name(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -23,4 +27,14 @@ pub(crate) fn page(bytes: &[u8]) {
         addresses.into_iter().all(|url| matches!(url.scheme(), "http" | "https")),
         "only the web is asked"
     );
+}
+
+/// What a server says of an answer's state.
+pub(crate) fn state(headers: &HeaderMap) {
+    super::remote::fuzz(headers);
+}
+
+/// What the store remembers of a URL.
+pub(crate) fn remote(bytes: &[u8]) {
+    let _ = record::parse::<Remote>(bytes); // Refusing is right; panicking is not.
 }

@@ -134,6 +134,15 @@ fn path(store: &Store, key: &str) -> PathBuf {
     store.folder().join("remote").join(format!("{}.json", hash.hex()))
 }
 
+/// A way in for the fuzzer.
+pub(super) fn fuzz(headers: &HeaderMap) {
+    let state = State::of(headers, SystemTime::UNIX_EPOCH);
+    let renewed = state.renewed(&HeaderMap::new(), SystemTime::UNIX_EPOCH);
+    assert!(!renewed.is_fresh(SystemTime::UNIX_EPOCH), "nobody said it again");
+    let late = SystemTime::UNIX_EPOCH + MAX_AGE_MAX;
+    assert!(!state.is_fresh(late), "nothing is fresh for ever");
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::UNIX_EPOCH;

@@ -258,11 +258,7 @@ impl<'a> Endpoint<'a> {
         }
         let response = accepted(response, &what).await?;
         let answer = body(response, TOKEN_MAX as u64, self.registry.patience.stall, &what).await?;
-        // The parser's text could quote the token.
-        let answer: Token =
-            serde_json::from_slice(&answer).map_err(|_| wrong("answers no JSON with a token"))?;
-        let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
-        bearer(&token.ok_or_else(|| wrong("gives no token"))?)
+        bearer(&token_of(&answer).map_err(wrong)?)
     }
 
     /// The registry wants somebody else.
@@ -346,6 +342,21 @@ async fn body(
         let text = format!("{what}: the answer is not there after {} s", stall.as_secs_f32());
         Failure::Passing(Error::new(Kind::Network, text), None)
     })?
+}
+
+/// The token in an answer; the parser's text could quote it.
+fn token_of(answer: &[u8]) -> Result<String, &'static str> {
+    let answer: Token = serde_json::from_slice(answer).map_err(|_| "answers no JSON with a token")?;
+    answer.token.or(answer.access_token).filter(|token| !token.is_empty()).ok_or("gives no token")
+}
+
+/// A way in for the fuzzer.
+pub(super) fn fuzz(bytes: &[u8]) {
+    if let Ok(token) = token_of(bytes)
+        && let Ok(header) = bearer(&token)
+    {
+        assert!(header.is_sensitive(), "no log shows it");
+    }
 }
 
 fn basic(user: &str, password: &str) -> Result<HeaderValue, Failure> {

@@ -14,6 +14,7 @@
 
 mod challenge;
 mod endpoint;
+pub(crate) mod fuzz;
 mod name;
 mod session;
 

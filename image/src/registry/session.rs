@@ -458,3 +458,12 @@ fn next_page(headers: &HeaderMap) -> Option<String> {
     let query = target.split_once('?')?.1;
     (is_next && query.bytes().all(|b| b.is_ascii_graphic() && b != b'#')).then(|| query.to_owned())
 }
+
+/// A way in for the fuzzer.
+pub(super) fn fuzz(headers: &HeaderMap) {
+    if let Some(query) = next_page(headers) {
+        let path = format!("https://example.com/v2/a/referrers/x?{query}");
+        let url = url::Url::parse(&path).expect("it is an address with any query");
+        assert_eq!(url.path(), "/v2/a/referrers/x", "a page is of the same list");
+    }
+}

@@ -51,12 +51,8 @@ impl Certificates {
                 self.authorities.extend(found);
             }
             Some("cert") => {
-                let mut pair = read(path)?;
-                pair.push(b'\n');
-                pair.extend(read(&path.with_extension("key"))?);
-                // The parser's text could quote the key.
-                let identity = Identity::from_pem(&pair);
-                self.identity = Some(identity.map_err(|_| {
+                let identity = identity(read(path)?, &read(&path.with_extension("key"))?);
+                self.identity = Some(identity.ok_or_else(|| {
                     let text =
                         format!("{}: it and its `.key` are no certificate and private key in PEM", doing());
                     Error::new(Kind::Host, text)
@@ -74,6 +70,13 @@ impl Certificates {
         }
         Ok(())
     }
+}
+
+/// `None` for what is none; the parser's text could quote the key.
+fn identity(mut certificate: Vec<u8>, key: &[u8]) -> Option<Identity> {
+    certificate.push(b'\n');
+    certificate.extend(key);
+    Identity::from_pem(&certificate).ok()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
@@ -100,4 +103,10 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     files.sort_unstable();
     Ok(files)
+}
+
+/// A way in for the fuzzer.
+pub(super) fn fuzz(bytes: &[u8]) {
+    let _ = Certificate::from_pem_bundle(bytes); // Refusing is right; panicking is not.
+    let _ = identity(bytes.to_vec(), b""); // Likewise.
 }

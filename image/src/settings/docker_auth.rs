@@ -243,14 +243,31 @@ fn ask(program: &str, host: &str, path: &Path, timeout: Duration) -> Result<Opti
         // It has none, or cannot get at them; which of the two is not told apart reliably.
         return Ok(None);
     };
-    let answer: Answer = serde_json::from_slice(&answer).map_err(|_| {
+    let key = key_of_answer(&answer).ok_or_else(|| {
         Error::new(Kind::Host, format!("{}: its answer is no JSON with `Username` and `Secret`", doing()))
     })?;
+    Ok(Some(key))
+}
+
+fn key_of_answer(answer: &[u8]) -> Option<Key> {
+    // The parser's text could quote the secret.
+    let answer: Answer = serde_json::from_slice(answer).ok()?;
     let secret = Secret::from(&*answer.secret);
-    Ok(Some(match &*answer.username {
+    Some(match &*answer.username {
         TOKEN_USER => Key::IdentityToken(secret),
         _ => Key::Login(Login { user: answer.username, password: secret }),
-    }))
+    })
+}
+
+/// A way in for the fuzzer: a file, and what a program answers. No program is started.
+pub(super) fn fuzz(bytes: &[u8]) {
+    let _ = key_of_answer(bytes); // Refusing is right; panicking is not.
+    let Ok(mut file) = parse(bytes) else { return };
+    (file.cred_helpers, file.creds_store) = (BTreeMap::new(), String::new());
+    for name in ["docker.io/library/a:1", "example.com:5000/b/c:2"] {
+        let name = Name::parse(name).expect("it is a name");
+        let _ = file.key(&name, Path::new("/auth.json"), Duration::ZERO); // Likewise.
+    }
 }
 
 /// A program that does not outlive us.

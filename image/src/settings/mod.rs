@@ -141,6 +141,21 @@ impl Settings {
     }
 }
 
+/// Ways in for the fuzzer.
+pub(crate) mod fuzzing {
+    pub(crate) fn registries(bytes: &[u8]) {
+        super::registries::fuzz(bytes);
+    }
+
+    pub(crate) fn credentials(bytes: &[u8]) {
+        super::docker_auth::fuzz(bytes);
+    }
+
+    pub(crate) fn certificates(bytes: &[u8]) {
+        super::certificates::fuzz(bytes);
+    }
+}
+
 /// A way in for the fuzzer.
 pub(crate) fn fuzz(bytes: &[u8]) {
     let kinds = ["auth", "dockerAuth", "paths", "stage1"];

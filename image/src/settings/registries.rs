@@ -322,3 +322,17 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     Ok(files)
 }
+
+/// A way in for the fuzzer.
+pub(super) fn fuzz(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(by_prefix) = parse(text, Path::new("/registries.conf")) else { return };
+    let registries = Registries { by_prefix };
+    for name in ["docker.io/library/a:1", "example.com:5000/b/c:2", "sub.example.com/d@sha256:"] {
+        let digest = if name.ends_with(':') { "0".repeat(64) } else { String::new() };
+        let name = Name::parse(&format!("{name}{digest}")).expect("it is a name");
+        let Ok(places) = registries.places(&name) else { continue };
+        assert!(!places.is_empty(), "an image is somewhere");
+        assert!(places.iter().all(|place| place.name.digest() == name.digest()), "it stays the same image");
+    }
+}

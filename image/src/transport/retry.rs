@@ -214,6 +214,11 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
+/// A way in for the fuzzer.
+pub(super) fn fuzz(headers: &HeaderMap) {
+    let _ = retry_after(headers); // Refusing is right; panicking is not.
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 
 use crate::frame::Frame;
-use crate::message::{AgentFault, FromAgent, Message, Outcome, PodSpec, StandardStreams};
+use crate::message::{AgentFault, FromAgent, Message, Outcome};
+use crate::spec::{PodSpec, StandardStreams};
 use crate::window::{Receiving, Sending};
 use crate::{CONTROL_CHANNEL, VERSION, Violation};
 
@@ -205,26 +206,14 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{AppSpec, ImageSource};
+    use crate::spec::{AppSpec, ImageSource};
     use crate::window::WINDOW;
 
     fn host() -> Host {
-        let app = AppSpec {
-            name: "a".into(),
-            image: ImageSource::Device { path: "/dev/vda".into() },
-            upper_size_bytes: None,
-            exec: vec!["/bin/true".into()],
-            environment: vec![],
-            user: "0".into(),
-            group: None,
-            supplementary_gids: vec![],
-            working_directory: "/".into(),
-            capabilities: vec![],
-            no_new_privileges: false,
-            stop_signal: 15,
-            streams: StandardStreams::Pipes { stdin: Some(1), stdout: 2, stderr: 3 },
-        };
-        Host::new(&PodSpec { hostname: "h".into(), apps: vec![app] })
+        let image = ImageSource::Device { path: "/dev/vda".into() };
+        let streams = StandardStreams::Pipes { stdin: Some(1), stdout: 2, stderr: 3 };
+        let app = AppSpec::new("a", image, &["/bin/true"], streams);
+        Host::new(&PodSpec { apps: vec![app], ..PodSpec::default() })
     }
 
     const HELLO: FromAgent = FromAgent::Hello { version: VERSION };

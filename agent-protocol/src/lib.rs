@@ -9,13 +9,12 @@
 pub mod frame;
 pub mod host;
 pub mod message;
+pub mod spec;
 pub mod window;
 
 pub use frame::{Decoder, Frame};
-pub use message::{
-    AGENT_PORT, AppSpec, CONTROL_CHANNEL, DOORBELL_PORT, FromAgent, ImageSource, Outcome, PodSpec,
-    StandardStreams, ToAgent, VERSION,
-};
+pub use message::{AGENT_PORT, CONTROL_CHANNEL, DOORBELL_PORT, FromAgent, Outcome, ToAgent, VERSION};
+pub use spec::{AppSpec, ImageSource, PodSpec, StandardStreams, TerminalSize};
 
 /// How a peer broke the protocol. The text names what was received; the peer is not trusted again.
 #[derive(Debug, Clone, PartialEq, Eq)]

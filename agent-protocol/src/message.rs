@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::frame::FRAME_MAX;
+use crate::spec::{PodSpec, TerminalSize};
 use crate::{Frame, Violation};
 
 /// The version both ends say first. A host refuses an agent of another version: both come from one
@@ -74,84 +75,6 @@ pub enum Outcome {
     Code(u8),
     /// The number of the signal that killed it.
     Signal(u8),
-}
-
-/// Everything the agent needs to know about a pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PodSpec {
-    /// The pod's UTS host name.
-    pub hostname: String,
-    /// At most [`PodSpec::APPS_MAX`]; an app's number is its index here.
-    pub apps: Vec<AppSpec>,
-}
-
-impl PodSpec {
-    /// Most apps in one pod.
-    pub const APPS_MAX: usize = 256;
-}
-
-/// One app of a pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AppSpec {
-    /// An appc AC name: lower-case letters, digits and single dashes.
-    pub name: String,
-    /// Where the image's read-only root is.
-    pub image: ImageSource,
-    /// Limit of what the app may write to its root, in bytes; absent: half the machine's memory.
-    pub upper_size_bytes: Option<u64>,
-    /// Program and arguments, never empty. A program without a slash is searched in the app's `PATH`.
-    pub exec: Vec<String>,
-    /// `(name, value)`, complete: the agent adds nothing but `PATH`, `HOME`, `USER`, `LOGNAME`,
-    /// `SHELL`, `AC_APP_NAME` and (with a terminal) `TERM` where they are absent.
-    pub environment: Vec<(String, String)>,
-    /// A user name, a numeric id, or an absolute path whose owner is meant.
-    pub user: String,
-    /// Likewise for the group; absent: the user's primary group, else 0.
-    pub group: Option<String>,
-    /// Numeric groups added to those of `/etc/group`.
-    pub supplementary_gids: Vec<u32>,
-    /// Absolute path in the app's root. Created where the image lacks it.
-    pub working_directory: String,
-    /// Names as in capabilities(7), `CAP_` included. The app's bounding set; the effective set too if
-    /// the user is 0.
-    pub capabilities: Vec<String>,
-    /// Sets `no_new_privs` (prctl(2)).
-    pub no_new_privileges: bool,
-    /// The signal that asks the app to end.
-    pub stop_signal: i32,
-    /// How the app's descriptors 0, 1 and 2 are connected.
-    pub streams: StandardStreams,
-}
-
-/// Where the agent finds the read-only root of an app.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum ImageSource {
-    /// An EROFS file system on a block device (`/dev/vda`), for the agent to mount.
-    Device { path: String },
-    /// A directory that stage1 has mounted already.
-    Mounted { path: String },
-}
-
-/// Channel numbers of an app's standard streams; unique in the pod, never 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum StandardStreams {
-    /// Three pipes. The host ends `stdin` with an empty frame; the agent ends `stdout` and `stderr` so.
-    /// Without `stdin` the app reads `/dev/null`.
-    Pipes { stdin: Option<u32>, stdout: u32, stderr: u32 },
-    /// One pseudo-terminal; its channel carries both directions.
-    Terminal { channel: u32, size: TerminalSize },
-}
-
-/// As `struct winsize` of tty_ioctl(4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TerminalSize {
-    pub rows: u16,
-    pub columns: u16,
 }
 
 /// A control message of either direction.

@@ -1,7 +1,8 @@
 //! The words of an agent to its stage1, and the other way round.
 
+use hull_agent_protocol::TerminalSize;
 use hull_agent_protocol::host::{Event, Host};
-use hull_agent_protocol::message::{Message, TerminalSize};
+use hull_agent_protocol::message::Message;
 use hull_agent_protocol::{AppSpec, Decoder, FromAgent, ImageSource, PodSpec, StandardStreams, ToAgent};
 
 /// Bytes that arrive at once: the first of the input says how many, so that cuts fall anywhere.
@@ -42,23 +43,9 @@ pub(crate) fn orders(bytes: &[u8]) {
 fn pod() -> PodSpec {
     let terminal = StandardStreams::Terminal { channel: 4, size: TerminalSize { rows: 24, columns: 80 } };
     let pipes = StandardStreams::Pipes { stdin: Some(1), stdout: 2, stderr: 3 };
-    PodSpec { hostname: "h".into(), apps: [pipes, terminal].into_iter().map(app).collect() }
+    PodSpec { apps: [pipes, terminal].into_iter().map(app).collect(), ..PodSpec::default() }
 }
 
 fn app(streams: StandardStreams) -> AppSpec {
-    AppSpec {
-        name: "a".into(),
-        image: ImageSource::Device { path: "/dev/vda".into() },
-        upper_size_bytes: None,
-        exec: vec!["/bin/true".into()],
-        environment: vec![],
-        user: "0".into(),
-        group: None,
-        supplementary_gids: vec![],
-        working_directory: "/".into(),
-        capabilities: vec![],
-        no_new_privileges: false,
-        stop_signal: 15,
-        streams,
-    }
+    AppSpec::new("a", ImageSource::Device { path: "/dev/vda".into() }, &["/bin/true"], streams)
 }

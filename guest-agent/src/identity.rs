@@ -131,20 +131,13 @@ mod tests {
     use super::*;
 
     fn app(user: &str, group: Option<&str>) -> AppSpec {
+        let image = ImageSource::Mounted { path: "/a".into() };
+        let streams = StandardStreams::Pipes { stdin: None, stdout: 1, stderr: 2 };
         AppSpec {
-            name: "a".into(),
-            image: ImageSource::Mounted { path: "/a".into() },
-            upper_size_bytes: None,
-            exec: vec!["/a".into()],
-            environment: vec![],
             user: user.into(),
             group: group.map(Into::into),
             supplementary_gids: vec![77],
-            working_directory: "/".into(),
-            capabilities: vec![],
-            no_new_privileges: false,
-            stop_signal: 15,
-            streams: StandardStreams::Pipes { stdin: None, stdout: 1, stderr: 2 },
+            ..AppSpec::new("a", image, &["/a"], streams)
         }
     }
 

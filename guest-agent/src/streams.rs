@@ -6,8 +6,8 @@ use std::io::{self, pipe};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
+use hull_agent_protocol::TerminalSize;
 use hull_agent_protocol::frame::DATA_MAX;
-use hull_agent_protocol::message::TerminalSize;
 use hull_agent_protocol::window::{Receiving, Sending};
 use hull_agent_protocol::{FromAgent, StandardStreams, Violation};
 use nix::errno::Errno;

@@ -162,21 +162,9 @@ mod tests {
     use super::*;
 
     fn supervisor(apps: usize) -> Supervisor {
-        let app = AppSpec {
-            name: "a".into(),
-            image: ImageSource::Mounted { path: "/a".into() },
-            upper_size_bytes: None,
-            exec: vec!["/a".into()],
-            environment: vec![],
-            user: "0".into(),
-            group: None,
-            supplementary_gids: vec![],
-            working_directory: "/".into(),
-            capabilities: vec![],
-            no_new_privileges: false,
-            stop_signal: 3,
-            streams: StandardStreams::Pipes { stdin: None, stdout: 1, stderr: 2 },
-        };
+        let image = ImageSource::Mounted { path: "/a".into() };
+        let streams = StandardStreams::Pipes { stdin: None, stdout: 1, stderr: 2 };
+        let app = AppSpec { stop_signal: 3, ..AppSpec::new("a", image, &["/a"], streams) };
         Supervisor::new(&vec![app; apps])
     }
 

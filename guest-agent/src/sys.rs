@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use hull_agent_protocol::Outcome;
-use hull_agent_protocol::message::TerminalSize;
+use hull_agent_protocol::TerminalSize;
 use nix::unistd::Pid;
 
 /// `struct __user_cap_header_struct` of linux/capability.h.

@@ -16,13 +16,17 @@ pub struct Manifest {
     pub ac_kind: PodManifestKind,
     pub apps: Vec<RuntimeApp>,
     #[serde(default)]
-    pub volumes: Vec<Value>,
+    pub volumes: Vec<Volume>,
     #[serde(default)]
-    pub isolators: Vec<Value>,
+    pub isolators: Vec<Isolator>,
     #[serde(default)]
     pub annotations: Vec<NameValue>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub user_annotations: Vec<NameValue>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub user_labels: Vec<NameValue>,
     #[serde(default)]
-    pub ports: Vec<Value>,
+    pub ports: Vec<ExposedPort>,
 }
 
 impl Manifest {
@@ -38,6 +42,8 @@ impl Manifest {
             volumes: vec![],
             isolators: vec![],
             annotations: vec![],
+            user_annotations: vec![],
+            user_labels: vec![],
             ports: vec![],
         }
     }
@@ -59,7 +65,7 @@ pub struct RuntimeApp {
     #[serde(default, rename = "readOnlyRootFS", skip_serializing_if = "std::ops::Not::not")]
     pub read_only_root_fs: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub mounts: Vec<Value>,
+    pub mounts: Vec<Mount>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub annotations: Vec<NameValue>,
 }
@@ -95,14 +101,20 @@ pub struct App {
     pub supplementary_gids: Vec<u32>,
     #[serde(default)]
     pub working_directory: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub event_handlers: Vec<EventHandler>,
     #[serde(default)]
     pub environment: Vec<NameValue>,
     #[serde(default)]
-    pub isolators: Vec<Value>,
+    pub isolators: Vec<Isolator>,
     #[serde(default)]
-    pub mount_points: Vec<Value>,
+    pub mount_points: Vec<MountPoint>,
     #[serde(default)]
-    pub ports: Vec<Value>,
+    pub ports: Vec<Port>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub user_annotations: Vec<NameValue>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub user_labels: Vec<NameValue>,
 }
 
 /// appc's pair.
@@ -110,4 +122,119 @@ pub struct App {
 pub struct NameValue {
     pub name: String,
     pub value: String,
+}
+
+/// A limit or a right, by appc's name (`resource/memory`); what the value means is the name's to say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolator {
+    pub name: String,
+    pub value: Value,
+}
+
+/// A program that runs around an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventHandler {
+    pub name: Event,
+    pub exec: Vec<String>,
+}
+
+/// When it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    PreStart,
+    PostStop,
+}
+
+/// A place where the image expects a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MountPoint {
+    pub name: String,
+    /// Absolute path in the app's root.
+    pub path: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+}
+
+/// Where an app gets a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mount {
+    /// The name of one of the pod's volumes.
+    pub volume: String,
+    /// Absolute path in the app's root.
+    pub path: String,
+    /// A volume of this app's own, in place of one of the pod's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_volume: Option<Volume>,
+}
+
+/// A volume of the pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Volume {
+    /// An AC name.
+    pub name: String,
+    #[serde(flatten)]
+    pub kind: VolumeKind,
+    /// Absent: as the image's mount point says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+}
+
+/// What a volume is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum VolumeKind {
+    /// A new directory, as old as the pod.
+    Empty {
+        /// Octal, `0755` if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uid: Option<u32>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gid: Option<u32>,
+    },
+    /// A file, directory or device node of the host's.
+    Host {
+        /// Absolute.
+        source: String,
+        /// Mounts below the source come along; absent: they do, but for fly.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        recursive: Option<bool>,
+    },
+}
+
+/// A port that an app listens on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Port {
+    pub name: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    pub port: u16,
+    /// How many ports, from this one on.
+    #[serde(default = "one")]
+    pub count: u16,
+    #[serde(default)]
+    pub socket_activated: bool,
+}
+
+fn one() -> u16 {
+    1
+}
+
+/// A port of the pod that the host listens on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExposedPort {
+    /// The name of an app's port.
+    pub name: String,
+    pub host_port: u16,
+    #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<std::net::IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_port: Option<Port>,
 }

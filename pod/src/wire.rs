@@ -1,6 +1,6 @@
 //! Manifest and contract become what the agent is told.
 
-use hull_agent_protocol::message::TerminalSize;
+use hull_agent_protocol::TerminalSize;
 use hull_agent_protocol::{AppSpec, ImageSource, PodSpec, StandardStreams};
 use nix::sys::signal::Signal;
 
@@ -40,7 +40,8 @@ pub fn pod_spec(
         let streams = streams(index, contract.interactive, terminal);
         app_spec(app, image(index), streams)
     });
-    Ok(PodSpec { hostname: contract.hostname.clone(), apps: apps.collect::<Result<_, _>>()? })
+    let apps = apps.collect::<Result<_, _>>()?;
+    Ok(PodSpec { hostname: contract.hostname.clone(), apps, ..PodSpec::default() })
 }
 
 /// Channels 3n+1 to 3n+3 belong to app n.
@@ -60,9 +61,6 @@ fn streams(index: usize, interactive: bool, size: TerminalSize) -> StandardStrea
 fn app_spec(app: &RuntimeApp, image: ImageSource, streams: StandardStreams) -> Result<AppSpec, Error> {
     let environment = app.app.environment.iter().map(|pair| (pair.name.clone(), pair.value.clone()));
     Ok(AppSpec {
-        name: app.name.to_string(),
-        image,
-        upper_size_bytes: None,
         exec: app.app.exec.clone(),
         environment: environment.collect(),
         user: app.app.user.clone(),
@@ -70,9 +68,8 @@ fn app_spec(app: &RuntimeApp, image: ImageSource, streams: StandardStreams) -> R
         supplementary_gids: app.app.supplementary_gids.clone(),
         working_directory: app.app.working_directory.clone(),
         capabilities: DEFAULT_CAPABILITIES.iter().map(ToString::to_string).collect(),
-        no_new_privileges: false,
         stop_signal: app.annotation(STOP_SIGNAL).map_or(Ok(libc_sigterm()), parse_signal)?,
-        streams,
+        ..AppSpec::new(app.name.as_str(), image, &[], streams)
     })
 }
 

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Stdin, stdin};
 use std::os::fd::AsFd;
 
-use hull_agent_protocol::message::TerminalSize;
+use hull_agent_protocol::TerminalSize;
 use hull_errors::Doing;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 

@@ -63,29 +63,13 @@ impl Image {
 
 /// An app that runs `command` as root; `image/0` is where the rig mounts the first image.
 pub fn app(command: &[&str]) -> AppSpec {
+    let image = ImageSource::Mounted { path: "images/0".into() };
+    let streams = StandardStreams::Pipes { stdin: Some(1), stdout: 2, stderr: 3 };
+    let capabilities =
+        ["CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_SYS_CHROOT", "CAP_DAC_OVERRIDE"];
     AppSpec {
-        name: "app".into(),
-        image: ImageSource::Mounted { path: "images/0".into() },
-        upper_size_bytes: None,
-        exec: command.iter().map(ToString::to_string).collect(),
-        environment: vec![],
-        user: "0".into(),
-        group: None,
-        supplementary_gids: vec![],
-        working_directory: "/".into(),
-        capabilities: [
-            "CAP_CHOWN",
-            "CAP_KILL",
-            "CAP_SETUID",
-            "CAP_SETGID",
-            "CAP_SYS_CHROOT",
-            "CAP_DAC_OVERRIDE",
-        ]
-        .map(String::from)
-        .to_vec(),
-        no_new_privileges: false,
-        stop_signal: 15,
-        streams: StandardStreams::Pipes { stdin: Some(1), stdout: 2, stderr: 3 },
+        capabilities: capabilities.map(String::from).to_vec(),
+        ..AppSpec::new("app", image, command, streams)
     }
 }
 
@@ -94,7 +78,7 @@ pub fn shell(script: &str) -> AppSpec {
 }
 
 pub fn pod(apps: Vec<AppSpec>) -> PodSpec {
-    PodSpec { hostname: "pod-name".into(), apps }
+    PodSpec { hostname: "pod-name".into(), apps, ..PodSpec::default() }
 }
 
 /// The agent in its machine.

@@ -1,7 +1,7 @@
 //! Bytes between the host and the app.
 
+use hull_agent_protocol::TerminalSize;
 use hull_agent_protocol::host::Event;
-use hull_agent_protocol::message::TerminalSize;
 use hull_agent_protocol::window::WINDOW;
 use hull_agent_protocol::{AppSpec, Outcome, StandardStreams, ToAgent};
 

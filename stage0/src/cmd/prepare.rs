@@ -8,7 +8,7 @@ use hull_errors::Doing;
 use hull_image::{Image, PullPolicy};
 use hull_pod::contract::{self, Machine};
 use hull_pod::dir::{CONTRACT, MANIFEST};
-use hull_pod::manifest::{App, NameValue, RuntimeApp, RuntimeImage, STOP_SIGNAL};
+use hull_pod::manifest::{App, Isolator, NameValue, RuntimeApp, RuntimeImage, STOP_SIGNAL};
 use hull_pod::{AppName, Contract, Flavour, Manifest, PodDir, PodId, Prepared, Preparing};
 
 use super::fetch::Wanted;
@@ -114,14 +114,23 @@ fn runtime_app(args: &PodArgs, image: &Image) -> Result<RuntimeApp, Error> {
             supplementary_gids: config.supplementary_gids.clone(),
             working_directory: args.working_dir.clone().unwrap_or_else(|| config.working_directory.clone()),
             environment: environment.into_iter().map(named).collect(),
-            isolators: config.isolators.clone(),
+            event_handlers: vec![],
+            isolators: isolators(&config.isolators)?,
             mount_points: vec![],
             ports: vec![],
+            user_annotations: vec![],
+            user_labels: vec![],
         },
         read_only_root_fs: false,
         mounts: vec![],
         annotations: stop_signal(config.stop_signal.as_deref())?,
     })
+}
+
+fn isolators(of_image: &[serde_json::Value]) -> Result<Vec<Isolator>, Error> {
+    let read = |value: &serde_json::Value| serde_json::from_value(value.clone());
+    let isolators: Result<_, _> = of_image.iter().map(read).collect();
+    isolators.doing(Kind::User, || "understand the image's isolators".into())
 }
 
 /// The image's whole command line, with the user's arguments in their place.

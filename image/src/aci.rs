@@ -25,6 +25,8 @@ const DEPENDENCY_ID_LEN_MIN: usize = "sha512-".len() + 64;
 #[serde(rename_all = "camelCase")]
 struct ManifestDocument {
     ac_kind: String,
+    #[serde(default, deserialize_with = "null_as_default")]
+    ac_version: String,
     name: String,
     #[serde(default, deserialize_with = "null_as_default")]
     labels: Vec<NameValue>,
@@ -38,7 +40,6 @@ struct ManifestDocument {
     annotations: Vec<NameValue>,
 }
 
-/// What the manifest calls `size` is a hint, and not asked for.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct DependencyDocument {
@@ -47,6 +48,7 @@ struct DependencyDocument {
     image_id: String,
     #[serde(default, deserialize_with = "null_as_default")]
     labels: Vec<NameValue>,
+    size: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -120,6 +122,8 @@ pub(crate) struct Dependency {
     pub(crate) name: Identifier,
     pub(crate) labels: Labels,
     pub(crate) id: Option<IdPrefix>,
+    /// In bytes.
+    pub(crate) size: Option<u64>,
 }
 
 impl Manifest {
@@ -135,6 +139,11 @@ impl Manifest {
         if document.ac_kind != "ImageManifest" {
             let kind = crate::error::shown(document.ac_kind.as_bytes());
             return Err(refused(Kind::NotAnImage, &format!("its acKind is `{kind}`, not `ImageManifest`")));
+        }
+        if !is_version(&document.ac_version) {
+            let version = crate::error::shown(document.ac_version.as_bytes());
+            let why = format!("its acVersion is `{version}`, which is no version (`0.8.11`)");
+            return Err(refused(Kind::NotAnImage, &why));
         }
         if document.dependencies.len() > LIST_MAX || document.path_whitelist.len() > LIST_MAX {
             return Err(refused(Kind::TooLarge, &format!("a list in it has more than {LIST_MAX} entries")));
@@ -207,7 +216,7 @@ impl Dependency {
                 Some(id.ok_or_else(|| format!("the imageID `{shown}` of a dependency is no id of an image"))?)
             }
         };
-        Ok(Self { name, labels: labels(document.labels)?, id })
+        Ok(Self { name, labels: labels(document.labels)?, id, size: document.size })
     }
 }
 
@@ -247,6 +256,16 @@ fn check_app(app: &App) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Semantic versioning 2.0.0, as the appc spec wants it ("AC Version Type"): three numbers, then perhaps `-` and `+`
+/// and what they begin. Images of all versions of the specification are read alike.
+fn is_version(text: &str) -> bool {
+    let (core, more) = text.find(['-', '+']).map_or((text, ""), |end| text.split_at(end));
+    let numbers: Vec<&str> = core.split('.').collect();
+    let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_tail = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'+');
+    numbers.len() == 3 && numbers.iter().all(is_number) && more.len() != 1 && more.bytes().all(is_tail)
 }
 
 /// Appc spec, "AC Name Type".
@@ -314,5 +333,27 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(manifest) = Manifest::parse(text, "x") {
         let _ = manifest.configuration("x"); // Refusing is right; panicking is not.
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_the_specification_is_a_version() {
+        for right in ["0.8.11", "1.30.0", "0.8.9+git", "0.8.1-dev", "10.20.30-a.b+c"] {
+            assert!(is_version(right), "{right}");
+        }
+        for wrong in
+            ["", "1", "0.8", "0.8.11.1", "v0.8.11", "0.8.x", "0.8.1-", "0.8.1+", "0.8.1-\u{e4}", "0..1"]
+        {
+            assert!(!is_version(wrong), "{wrong}");
+            let text = format!(r#"{{"acKind":"ImageManifest","acVersion":"{wrong}","name":"a"}}"#);
+            let error = Manifest::parse(&text, "x").unwrap_err();
+            assert!(error.to_string().contains("acVersion"), "{error}");
+        }
+        let missing = Manifest::parse(r#"{"acKind":"ImageManifest","name":"a"}"#, "x").unwrap_err();
+        assert_eq!(*missing.kind(), Kind::NotAnImage);
     }
 }

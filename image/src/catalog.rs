@@ -117,10 +117,24 @@ impl Store {
 
     /// The image of the store that an App Container name means: the labels asked for are among its own.
     pub(crate) fn find_aci(&self, name: &appc::Name) -> Result<Option<Image>, Error> {
-        match self.newest(|info| is_aci(info, name), name.version().is_none())? {
-            Some(id) => self.find(&id),
-            None => Ok(None),
+        let ids = self.acis().get(name.name()).doing(Kind::Host, || format!("look for image {name}"))?;
+        let mut fitting = Vec::new();
+        for id in ids {
+            let record = self.record(&id)?;
+            let record = record.filter(|record| {
+                let own = aci_name(&record.name, &record.config.labels);
+                record.kind == ImageKind::Aci && is_wanted(own, &record.config.labels, name)
+            });
+            fitting.extend(record.map(|record| (false, record)));
         }
+        if fitting.len() > 1 && name.version().is_none() {
+            let names = self.names().list().doing(Kind::Host, || "list the names of images".into())?;
+            for (latest, record) in &mut fitting {
+                *latest = names.iter().any(|named| named.latest && named.image == record.id);
+            }
+        }
+        let newest = fitting.into_iter().max_by_key(|(latest, record)| (*latest, record.imported));
+        Ok(newest.map(|(_, record)| self.image(record)))
     }
 
     fn newest(&self, fits: impl Fn(&ImageInfo) -> bool, any_version: bool) -> Result<Option<ImageId>, Error> {
@@ -167,7 +181,7 @@ impl Store {
 
     fn size_of(&self, record: &ImageRecord) -> u64 {
         let blobs = record.blobs().map(|digest| self.blobs().path(digest));
-        let files = blobs.chain([self.erofs_path(&record.id)]);
+        let files = blobs.chain([self.erofs_of(record)]);
         files.filter_map(|path| fs::metadata(path).ok()).map(|file| on_disk(&file)).sum()
     }
 }
@@ -188,14 +202,18 @@ pub(crate) fn last_used(record: &Path) -> io::Result<Option<SystemTime>> {
 
 fn is_aci(info: &ImageInfo, wanted: &appc::Name) -> bool {
     let labels = &info.config.labels;
-    // The name that is shown ends with the version.
-    let own = match labels.get("version") {
-        Some(version) => info.name.strip_suffix(version).and_then(|name| name.strip_suffix(':')),
-        None => None,
-    };
-    info.kind == ImageKind::Aci
-        && own.unwrap_or(&info.name) == wanted.name()
+    info.kind == ImageKind::Aci && is_wanted(aci_name(&info.name, labels), labels, wanted)
+}
+
+fn is_wanted(own: &str, labels: &BTreeMap<String, String>, wanted: &appc::Name) -> bool {
+    own == wanted.name()
         && wanted.labels().all(|(name, value)| labels.get(name).is_some_and(|own| own == value))
+}
+
+/// The name of an App Container Image without its version, with which the one that is shown ends.
+pub(crate) fn aci_name<'a>(shown: &'a str, labels: &BTreeMap<String, String>) -> &'a str {
+    let version = labels.get("version");
+    version.and_then(|version| shown.strip_suffix(version.as_str())?.strip_suffix(':')).unwrap_or(shown)
 }
 
 pub(crate) fn missing(id: &ImageId, blob: &Digest) -> Error {

@@ -47,7 +47,7 @@ impl Fetcher<'_> {
             }
             Reference::Path(path) if path.is_dir() => self.admit(&[Transport::Oci], path, None)?,
             Reference::Path(path) => return self.file(path),
-            Reference::Url(url) => return AciFetcher::new(self)?.by_url(url),
+            Reference::Url(url) => return AciFetcher::new(self).by_url(url),
             Reference::Registry(name) => return self.of_registry(name),
             Reference::Plain(name) => return self.plain(name),
         }
@@ -67,7 +67,7 @@ impl Fetcher<'_> {
 
     fn policy(&self) -> Result<Policy, Error> {
         let policy = Policy::load(self.settings)?;
-        policy.warnings().iter().for_each(|warning| self.progress.note(warning));
+        policy.warnings().iter().for_each(|warning| self.progress.warn(warning));
         Ok(policy)
     }
 
@@ -78,7 +78,7 @@ impl Fetcher<'_> {
                 let remembered =
                     if self.options.insecure.image { Remembered::Aci } else { Remembered::SignedAci };
                 let imported =
-                    import::once(self.store, path, remembered, || AciFetcher::new(self)?.file(path))?;
+                    import::once(self.store, path, remembered, || AciFetcher::new(self).file(path))?;
                 self.store.touch(&imported.image.id);
                 Ok(imported)
             }
@@ -97,18 +97,18 @@ impl Fetcher<'_> {
     fn plain(&self, name: &PlainName) -> Result<Imported, Error> {
         let Some(of_registry) = &name.registry else {
             let appc = name.appc.as_ref().expect("a plain name is one of the two at least");
-            return AciFetcher::new(self)?.by_name(appc);
+            return AciFetcher::new(self).by_name(appc);
         };
         if let Some(appc) = &name.appc
             && self.options.pull != PullPolicy::Update
             && self.store.find_aci(appc)?.is_some()
         {
-            return AciFetcher::new(self)?.by_name(appc);
+            return AciFetcher::new(self).by_name(appc);
         }
         let Some(appc) = name.discoverable().filter(|_| self.may_ask(of_registry)) else {
             return self.of_registry(of_registry);
         };
-        match AciFetcher::new(self)?.by_name(appc) {
+        match AciFetcher::new(self).by_name(appc) {
             Err(why) if matches!(why.kind(), Kind::NotFound | Kind::Network) => {
                 self.progress.note(&format!(
                     "no App Container Image is called {appc} ({}), trying docker://{of_registry}",
@@ -152,7 +152,7 @@ impl Fetcher<'_> {
 
     fn ask_registry(&self, name: &registry::Name, known: Option<NamedImage>) -> Result<Imported, Error> {
         let settings = Settings::load(self.settings)?;
-        settings.warnings().iter().for_each(|warning| self.progress.note(warning));
+        settings.warnings().iter().for_each(|warning| self.progress.warn(warning));
         let registry = Registry::new(
             self.store,
             self.settings,

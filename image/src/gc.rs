@@ -12,9 +12,10 @@ use std::time::{Duration, SystemTime};
 
 use hull_errors::Doing;
 
+use crate::acis::Acis;
 use crate::catalog::{last_used, on_disk};
 use crate::digest::{Algorithm, Digest, ImageId};
-use crate::record::FileRecord;
+use crate::record::{FileRecord, ImageRecord};
 use crate::store::Store;
 use crate::temporary::{sweep, sync_folder};
 use crate::{Error, Kind, names, record};
@@ -39,7 +40,7 @@ pub struct GcReport {
     pub erofs: usize,
     /// Blobs that no image needs.
     pub blobs: usize,
-    /// Names that led nowhere.
+    /// Names and URLs that led nowhere.
     pub names: usize,
     /// Records of archive files that are gone or have changed.
     pub files: usize,
@@ -79,6 +80,8 @@ impl Store {
         }
         let mut report = GcReport::default();
         self.collect_names(&mut report)?;
+        self.collect_remotes(&mut report)?;
+        self.collect_acis()?;
         Ok(removals)
     }
 
@@ -105,6 +108,8 @@ impl Store {
             self.collect_erofs(&in_use, &mut report)?;
             self.collect_blobs(grace, &mut report)?;
             self.collect_names(&mut report)?;
+            self.collect_remotes(&mut report)?;
+            self.collect_acis()?;
         }
         // These records only save time, and their files may lie on a server that does not answer.
         self.collect_files(&mut report)?;
@@ -116,8 +121,7 @@ impl Store {
         let mut found = Vec::new();
         let needed = self.needed_blobs(&BTreeSet::new())?;
         each_file(&self.folder().join("erofs"), |name, _, _| {
-            let id = name.strip_suffix(".erofs").and_then(|name| name.parse::<ImageId>().ok());
-            if !id.is_some_and(|id| self.record_path(&id).exists()) {
+            if !file_system(name).is_some_and(|(id, tree)| self.has_file_system(&id, tree)) {
                 found.push(format!("file system {name}: no image has it"));
             }
             Ok(())
@@ -164,14 +168,27 @@ impl Store {
 
     /// Whether an image's record can be read, by whichever version, and its file system is there.
     fn leads_to_image(&self, id: &ImageId) -> Result<bool, Error> {
-        Ok(self.digests_of(id)?.is_some() && self.erofs_path(id).exists())
+        let Some(text) = self.record_text(id)? else { return Ok(false) };
+        Ok(match record::parse::<ImageRecord>(&text) {
+            Some(record) => self.erofs_of(&record).exists(),
+            None => record::digests(&text).is_some(),
+        })
+    }
+
+    /// Whether an image has that file system, and not another one by now.
+    fn has_file_system(&self, id: &ImageId, tree: Option<&str>) -> bool {
+        match record::read::<ImageRecord>(&self.record_path(id)) {
+            Ok(Some(record)) => record.tree.as_deref() == tree,
+            // One of another version, which says that in other words.
+            _ => self.record_path(id).exists(),
+        }
     }
 
     fn collect_erofs(&self, in_use: &BTreeSet<ImageId>, report: &mut GcReport) -> Result<(), Error> {
         each_file(&self.folder().join("erofs"), |name, path, _| {
-            let id = name.strip_suffix(".erofs").and_then(|name| name.parse::<ImageId>().ok());
-            let Some(id) = id else { return Ok(()) };
-            if !self.record_path(&id).exists() && !in_use.contains(&id) {
+            let Some((id, tree)) = file_system(name) else { return Ok(()) };
+            // A pod that uses the image may have been prepared when it had this one.
+            if !self.has_file_system(&id, tree) && !in_use.contains(&id) {
                 report.freed_bytes += remove(path)?;
                 report.erofs += 1;
             }
@@ -194,6 +211,28 @@ impl Store {
             })?;
         }
         Ok(())
+    }
+
+    /// What says that a URL or a name held a blob that is gone.
+    fn collect_remotes(&self, report: &mut GcReport) -> Result<(), Error> {
+        each_file(&self.folder().join("remote"), |_, path, _| {
+            let text = fs::read(path).doing(Kind::Host, || format!("read {}", path.display()))?;
+            let blobs = record::digests(&text).unwrap_or_default();
+            if !blobs.iter().any(|digest| self.blobs().path(digest).exists()) {
+                report.freed_bytes += remove(path)?;
+                report.names += 1;
+            }
+            Ok(())
+        })
+    }
+
+    fn collect_acis(&self) -> Result<(), Error> {
+        each_file(self.acis().folder(), |name, path, _| {
+            match Acis::image_of(name).is_some_and(|id| self.record_path(&id).exists()) {
+                true => Ok(()),
+                false => remove(path).map(drop),
+            }
+        })
     }
 
     fn collect_names(&self, report: &mut GcReport) -> Result<(), Error> {
@@ -225,7 +264,12 @@ impl Store {
         let blobs = self.digests_of(id)?.unwrap_or_default();
         let mut freed = remove(&self.record_path(id))?;
         self.sync_records()?;
-        freed += remove(&self.erofs_path(id))?;
+        each_file(&self.erofs_folder(), |name, path, _| {
+            if file_system(name).is_some_and(|(own, _)| own == *id) {
+                freed += remove(path)?;
+            }
+            Ok(())
+        })?;
         for digest in blobs.difference(needed) {
             freed += remove(&self.blobs().path(digest))?;
         }
@@ -243,8 +287,12 @@ impl Store {
 
     /// The blobs that an image's record names; `None` for what is no record.
     fn digests_of(&self, id: &ImageId) -> Result<Option<BTreeSet<Digest>>, Error> {
+        Ok(self.record_text(id)?.and_then(|text| record::digests(&text)))
+    }
+
+    fn record_text(&self, id: &ImageId) -> Result<Option<Vec<u8>>, Error> {
         match fs::read(self.record_path(id)) {
-            Ok(text) => Ok(record::digests(&text)),
+            Ok(text) => Ok(Some(text)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::because(Kind::Host, format!("read the record of image {id}"), e)),
         }
@@ -261,6 +309,13 @@ fn ask<E: StdError + Send + Sync + 'static>(
     in_use: impl FnOnce() -> Result<BTreeSet<ImageId>, E>,
 ) -> Result<BTreeSet<ImageId>, Error> {
     in_use().doing(Kind::Host, || "find out which images are in use".into())
+}
+
+/// Whose file system a file of that name is, and which of those that it can have.
+fn file_system(name: &str) -> Option<(ImageId, Option<&str>)> {
+    let name = name.strip_suffix(".erofs")?;
+    let (id, tree) = name.split_once('.').map_or((name, None), |(id, tree)| (id, Some(tree)));
+    Some((id.parse().ok()?, tree))
 }
 
 /// How long ago; nothing for times to come, which a clock that was set back leaves.

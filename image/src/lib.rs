@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod aci;
+mod acis;
 pub mod appc;
 mod blobs;
 mod catalog;

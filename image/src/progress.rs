@@ -8,6 +8,11 @@ pub trait Progress: Sync {
 
     /// Something happened that a person waiting wants to know: `waiting for another hull that downloads …`.
     fn note(&self, text: &str);
+
+    /// Something is odd about the settings. It may be said again by every image of a command.
+    fn warn(&self, text: &str) {
+        self.note(text);
+    }
 }
 
 /// One transfer of several. Dropped without [`Transfer::finish`], it has failed.

@@ -31,6 +31,9 @@ pub(crate) struct ImageRecord {
     pub(crate) name: String,
     pub(crate) kind: ImageKind,
     pub(crate) imported: SystemTime,
+    /// Which of the file systems that such an image can have it is (see [`tree_of`]); none for one that is alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tree: Option<String>,
     /// Length of the EROFS file, so that a truncated one is noticed.
     pub(crate) erofs_size: u64,
     /// The blobs that say what the image is: the one the id stands for, then others.
@@ -70,6 +73,19 @@ impl ImageRecord {
         self.documents.iter().chain(self.layers.iter().map(|layer| &layer.blob))
     }
 }
+
+/// What tells the file system made of these layers from others of the same image: images that lie on others have
+/// another one whenever a name among those leads elsewhere.
+pub(crate) fn tree_of(layers: &[LayerRecord]) -> Option<String> {
+    if layers.len() < 2 {
+        return None;
+    }
+    let text = serde_json::to_vec(layers).expect("digests and lists of paths are JSON");
+    Some(Digest::of(Algorithm::Sha256, &text).hex()[..TREE_LEN].to_owned())
+}
+
+/// As many hex digits as nobody finds two trees for.
+const TREE_LEN: usize = 32;
 
 /// `refs/HASH.json`: which image an archive file held when it was in this state.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! blobs/sha256/HEX  blobs/sha512/HEX   as they came, hashed
-//! erofs/ID.erofs                       the file system of an image
+//! erofs/ID.erofs  erofs/ID.TREE.erofs  the file system of an image; TREE tells those of one that lies on others apart
 //! manifests/ID.json                    what is known of it; written last, removed first
 //! names/HASH.json                      what a name led to when it was last fetched
+//! aci/HASH.ID                          that an image is an App Container Image of that name; empty
 //! partial/KEY                          downloads that are not whole (see `transport::partial`)
 //! remote/HASH.json                     what a URL held when it was last fetched (see `appc::remote`)
 //! refs/HASH.json                       which image an archive file held
@@ -20,6 +21,7 @@ use std::time::SystemTime;
 
 use hull_errors::Doing;
 
+use crate::acis::Acis;
 use crate::blobs::{Blobs, cannot_write};
 use crate::config::ImageConfig;
 use crate::convert::{Flavour, Layer, convert};
@@ -30,7 +32,7 @@ use crate::names::{NamedImage, Names};
 use crate::record::{self, FORMAT, FileRecords, ImageKind, ImageRecord, LayerRecord};
 use crate::temporary::{ImageLock, Temporary, sweep};
 use crate::transport::partial::Partials;
-use crate::{Error, Kind, Reference, document, folders, import};
+use crate::{Error, Kind, Reference, catalog, document, folders, import};
 
 /// Where images are kept.
 #[derive(Debug)]
@@ -40,6 +42,7 @@ pub struct Store {
     blobs: Blobs,
     files: FileRecords,
     names: Names,
+    acis: Acis,
     converter: Converter,
 }
 
@@ -82,6 +85,7 @@ impl Store {
             blobs: Blobs::new(images_dir.join("blobs"), temporary.clone()),
             files: FileRecords::new(images_dir.join("refs"), temporary.clone()),
             names: Names::new(images_dir.join("names"), temporary.clone()),
+            acis: Acis::new(images_dir.join("aci")),
             folder: images_dir.to_owned(),
             temporary,
             converter,
@@ -120,8 +124,17 @@ impl Store {
     }
 
     /// Where the file system of an image is, or would be.
-    pub fn erofs_path(&self, id: &ImageId) -> PathBuf {
-        self.folder.join("erofs").join(format!("{id}.erofs"))
+    pub(crate) fn erofs_of(&self, record: &ImageRecord) -> PathBuf {
+        self.erofs_path(&record.id, record.tree.as_deref())
+    }
+
+    fn erofs_path(&self, id: &ImageId, tree: Option<&str>) -> PathBuf {
+        let tree = tree.map(|tree| format!(".{tree}")).unwrap_or_default();
+        self.erofs_folder().join(format!("{id}{tree}.erofs"))
+    }
+
+    pub(crate) fn erofs_folder(&self) -> PathBuf {
+        self.folder.join("erofs")
     }
 
     /// What a name led to when it was last fetched, if the store still has that image.
@@ -185,6 +198,10 @@ impl Store {
         &self.names
     }
 
+    pub(crate) fn acis(&self) -> &Acis {
+        &self.acis
+    }
+
     /// An image of the store; `None` if it is not there, or was made by another version of hull.
     pub(crate) fn find(&self, id: &ImageId) -> Result<Option<Image>, Error> {
         Ok(self.record(id)?.map(|record| self.image(record)))
@@ -196,14 +213,14 @@ impl Store {
         let record: Option<ImageRecord> = record::read(&self.record_path(id))
             .doing(Kind::Host, || format!("read the record of image {id}"))?;
         Ok(record.filter(|record| {
-            let erofs = fs::metadata(self.erofs_path(id));
+            let erofs = fs::metadata(self.erofs_of(record));
             let whole = erofs.is_ok_and(|file| file.is_file() && file.len() == record.erofs_size);
             record.is_of(id) && whole && record.blobs().all(|digest| self.blobs.path(digest).is_file())
         }))
     }
 
     pub(crate) fn image(&self, record: ImageRecord) -> Image {
-        let erofs = self.erofs_path(&record.id);
+        let erofs = self.erofs_of(&record);
         Image { id: record.id, name: record.name, erofs, config: record.config }
     }
 
@@ -261,7 +278,8 @@ impl Store {
     }
 
     /// The image `id` made of what is prepared. One that lies on others was perhaps made when a name among them
-    /// led elsewhere: then its file system is replaced. A pod that has begun to use the old one keeps it.
+    /// led elsewhere: then it has another file system from now on. Pods that are prepared with the old one keep
+    /// that, and what no pod uses is collected.
     pub(crate) fn make_of(&self, id: &ImageId, prepared: Prepared) -> Result<Imported, Error> {
         let made_of_these = || -> Result<Option<Image>, Error> {
             let same = |record: &ImageRecord| {
@@ -288,23 +306,30 @@ impl Store {
         let records = layers
             .iter()
             .map(|layer| LayerRecord { blob: layer.blob.digest().clone(), flavour: layer.flavour.clone() });
-        let records = records.collect();
+        let records: Vec<_> = records.collect();
+        let tree = record::tree_of(&records).filter(|_| kind == ImageKind::Aci);
         let cannot_write = |e| cannot_write(&self.folder, &format!("image {id}"), e);
         let output = Temporary::create(&self.temporary).map_err(cannot_write)?;
         convert(&self.converter, id, layers, output.file())?;
         let erofs_size = output.file().metadata().map_err(cannot_write)?.len();
-        output.commit(&self.erofs_path(id)).map_err(cannot_write)?;
+        output.commit(&self.erofs_path(id, tree.as_deref())).map_err(cannot_write)?;
         let record = ImageRecord {
             format: FORMAT,
             id: id.clone(),
             name,
             kind,
             imported: SystemTime::now(),
+            tree,
             erofs_size,
             documents,
             layers: records,
             config,
         };
+        if kind == ImageKind::Aci {
+            self.acis
+                .put(catalog::aci_name(&record.name, &record.config.labels), id)
+                .map_err(cannot_write)?;
+        }
         record::write(&record, &self.temporary, &self.record_path(id)).map_err(cannot_write)?;
         Ok(self.image(record))
     }
@@ -337,7 +362,7 @@ impl Store {
     }
 
     fn folders(&self) -> impl Iterator<Item = PathBuf> {
-        let own = ["erofs", "manifests", "names", "partial", "refs", "remote", "tmp"]
+        let own = ["aci", "erofs", "manifests", "names", "partial", "refs", "remote", "tmp"]
             .map(|name| self.folder.join(name));
         [self.folder.clone()].into_iter().chain(own).chain(self.blobs.folders())
     }

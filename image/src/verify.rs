@@ -55,7 +55,7 @@ impl Store {
         let cannot_write = |e| cannot_write(self.folder(), &format!("image {id}"), e);
         let anew = Temporary::create(self.temporary()).map_err(cannot_write)?;
         convert(self.converter(), id, layers, anew.file())?;
-        let path = self.erofs_path(id);
+        let path = self.erofs_of(&record);
         let why = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Some("its file system is missing".to_owned()),
             opened => {
@@ -94,7 +94,7 @@ impl Store {
 
     fn contradiction(&self, record: &ImageRecord) -> Option<String> {
         let id = &record.id;
-        match self.erofs_path(id).metadata() {
+        match self.erofs_of(record).metadata() {
             Err(_) => return Some(format!("image {id}: its file system is missing")),
             Ok(file) if file.len() != record.erofs_size => {
                 let (got, want) = (file.len(), record.erofs_size);

@@ -3,7 +3,8 @@
 mod bars;
 mod plain;
 
-use std::sync::OnceLock;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use hull_image::{Progress, Transfer};
@@ -20,7 +21,10 @@ const NOTE_MAX: usize = 1000;
 
 /// Looks at the terminal when the first transfer begins: most commands have none.
 #[derive(Debug, Default)]
-pub(crate) struct OnStderr(OnceLock<Shown>);
+pub(crate) struct OnStderr {
+    shown: OnceLock<Shown>,
+    warned: Mutex<BTreeSet<String>>,
+}
 
 #[derive(Debug)]
 enum Shown {
@@ -30,7 +34,7 @@ enum Shown {
 
 impl OnStderr {
     fn shown(&self) -> &dyn Progress {
-        let shown = self.0.get_or_init(|| Bars::on_terminal().map_or(Shown::Lines(Lines), Shown::Bars));
+        let shown = self.shown.get_or_init(|| Bars::on_terminal().map_or(Shown::Lines(Lines), Shown::Bars));
         match shown {
             Shown::Bars(bars) => bars,
             Shown::Lines(lines) => lines,
@@ -45,6 +49,13 @@ impl Progress for OnStderr {
 
     fn note(&self, text: &str) {
         self.shown().note(&printable(text, NOTE_MAX));
+    }
+
+    fn warn(&self, text: &str) {
+        let is_new = self.warned.lock().is_ok_and(|mut warned| warned.insert(text.to_owned()));
+        if is_new {
+            self.note(text);
+        }
     }
 }
 

@@ -11,24 +11,21 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use hull_errors::Doing;
-use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
 use super::Name;
-use super::credentials::Clear;
+use super::claims::Claims;
 use super::dependencies::{Find, Part, layers};
 use super::discovery::discover;
-use super::page::Endpoint;
+use super::network::Network;
+use super::page::{Endpoint, Page};
 use super::remote::{self, Remote, State};
 use super::web::{Answer, Archive, Web, shown};
 use crate::aci::{Dependency, Manifest};
-use crate::blobs::BLOB_MAX;
 use crate::digest::{Algorithm, Digest, IdPrefix, ImageId};
 use crate::import::open_regular;
 use crate::names::NamedImage;
-use crate::settings::Settings;
 use crate::store::{Imported, Prepared};
-use crate::transport::client::Trust;
 use crate::transport::partial::{Complete, Identity, Wanted};
 use crate::transport::retry::Patience;
 use crate::trust::Rollback;
@@ -41,9 +38,9 @@ const WHOLE: (u64, u64) = (0, u64::MAX);
 /// Fetches ACIs as a [`Fetcher`] wants them.
 pub struct AciFetcher<'a> {
     fetcher: &'a Fetcher<'a>,
-    web: Web,
-    runtime: Runtime,
-    keystore: RefCell<Keystore>,
+    network: Network<'a>,
+    /// Read when the first signature comes.
+    keystore: OnceCell<RefCell<Keystore>>,
     /// What names led to during this fetch: in one image all that ask for a name get the same.
     found: RefCell<BTreeMap<Name, Digest>>,
 }
@@ -78,11 +75,8 @@ struct Fetched {
 }
 
 impl<'a> AciFetcher<'a> {
-    /// Reads the settings and the trusted keys.
-    ///
-    /// # Errors
-    /// [`Kind::Host`] for settings that are wrong, [`Kind::Untrusted`] for keys that are.
-    pub fn new(fetcher: &'a Fetcher<'a>) -> Result<Self, Error> {
+    /// Settings, trusted keys and the network are looked at when they are needed.
+    pub fn new(fetcher: &'a Fetcher<'a>) -> Self {
         Self::with(fetcher, Vec::new(), Patience::default())
     }
 
@@ -90,20 +84,9 @@ impl<'a> AciFetcher<'a> {
         fetcher: &'a Fetcher<'a>,
         authorities: Vec<reqwest::Certificate>,
         patience: Patience,
-    ) -> Result<Self, Error> {
-        let settings = Settings::load(fetcher.settings)?;
-        settings.warnings().iter().for_each(|warning| fetcher.progress.note(warning));
-        let insecure = &fetcher.options.insecure;
-        let trust = if insecure.tls { Trust::Anybody } else { Trust::Authorities(authorities) };
-        let clear = if insecure.http { Clear::Allowed } else { Clear::Refused };
-        let runtime = Builder::new_current_thread().enable_all().build();
-        Ok(Self {
-            web: Web { trust, client: OnceCell::new(), settings, clear, patience },
-            runtime: runtime.doing(Kind::Host, || "set up the network".into())?,
-            keystore: RefCell::new(Keystore::load(fetcher.settings)?),
-            found: RefCell::default(),
-            fetcher,
-        })
+    ) -> Self {
+        let network = Network::new(fetcher, authorities, patience);
+        Self { fetcher, network, keystore: OnceCell::new(), found: RefCell::default() }
     }
 
     /// The image of a name: from the store if the pull policy lets it, else from where discovery leads.
@@ -116,7 +99,9 @@ impl<'a> AciFetcher<'a> {
             Some(imported) => imported,
             None if self.policy() == PullPolicy::Never => return Err(not_in_store(&name.to_string())),
             None => {
-                let fetched = self.discover_and_fetch(name, self.fetcher.options.signature.as_deref())?;
+                let claims = Claims { name: Some(name), size: None };
+                let signature = self.fetcher.options.signature.as_deref();
+                let fetched = self.discover_and_fetch(name, signature, claims)?;
                 self.finish(fetched.part)?
             }
         };
@@ -133,7 +118,7 @@ impl<'a> AciFetcher<'a> {
         let mut beside = url.clone();
         beside.set_path(&format!("{}.asc", url.path()));
         let signature = self.signature_at(self.fetcher.options.signature.as_deref(), &beside);
-        let fetched = self.fetch_url(url, signature, None)?;
+        let fetched = self.fetch_url(url, signature, Claims::default())?;
         let imported = self.finish(fetched.part)?;
         self.remember(url.as_str(), &imported, false)?;
         Ok(imported)
@@ -165,11 +150,11 @@ impl<'a> AciFetcher<'a> {
     /// # Errors
     /// [`Kind::NotFound`], [`Kind::Network`].
     pub fn public_keys(&self, name: &Name) -> Result<Vec<(Url, Vec<u8>)>, Error> {
-        self.runtime.block_on(async {
-            let page = discover(&self.web, name, self.progress(), |page| !page.keys.is_empty()).await?;
+        self.network.ask(async |web| {
+            let page = discover(web, name, self.progress(), |page| !page.keys.is_empty()).await?;
             let mut keys = Vec::new();
             for url in page.keys {
-                let bytes = self.key_at(&url).await?;
+                let bytes = self.key_at(web, &url).await?;
                 keys.push((url, bytes));
             }
             Ok(keys)
@@ -181,10 +166,10 @@ impl<'a> AciFetcher<'a> {
     /// # Errors
     /// [`Kind::NotFound`], [`Kind::Network`], [`Kind::Untrusted`] for a place that is not secure.
     pub fn public_key(&self, url: &Url) -> Result<Vec<u8>, Error> {
-        self.runtime.block_on(self.key_at(url))
+        self.network.ask(async |web| self.key_at(web, url).await)
     }
 
-    async fn key_at(&self, url: &Url) -> Result<Vec<u8>, Error> {
+    async fn key_at(&self, web: &Web, url: &Url) -> Result<Vec<u8>, Error> {
         let address = shown(url);
         if url.scheme() != "https" && !self.fetcher.options.insecure.pubkey {
             let text = format!(
@@ -192,7 +177,7 @@ impl<'a> AciFetcher<'a> {
             );
             return Err(Error::new(Kind::Untrusted, text));
         }
-        match self.web.document(url, KEY_FILE_MAX, self.progress()).await? {
+        match web.document(url, KEY_FILE_MAX, self.progress()).await? {
             Answer::Document(bytes) => Ok(bytes),
             _ => Err(Error::new(Kind::NotFound, format!("fetch the public key {address}: there is none"))),
         }
@@ -237,16 +222,21 @@ impl<'a> AciFetcher<'a> {
         self.store().make_of(&id, Prepared { name, config, layers })
     }
 
-    fn discover_and_fetch(&self, name: &Name, signature: Option<&Path>) -> Result<Fetched, Error> {
+    fn discover_and_fetch(
+        &self,
+        name: &Name,
+        signature: Option<&Path>,
+        claims: Claims<'_>,
+    ) -> Result<Fetched, Error> {
         let progress = self.progress();
-        let found = discover(&self.web, name, progress, |page| !page.endpoints.is_empty());
-        let page = self.runtime.block_on(found)?;
+        let has_place = |page: &Page| !page.endpoints.is_empty();
+        let page = self.network.ask(async |web| discover(web, name, progress, has_place).await)?;
         if self.fetcher.options.trust_keys_from_https && !self.fetcher.options.insecure.image {
             self.trust_discovered_keys(name)?;
         }
         let mut failures: Vec<Error> = Vec::new();
         for Endpoint { aci, signature: beside } in &page.endpoints {
-            match self.fetch_url(aci, self.signature_at(signature, beside), Some(name)) {
+            match self.fetch_url(aci, self.signature_at(signature, beside), claims) {
                 Err(e) if !matches!(e.kind(), Kind::Host | Kind::NoSpace) => {
                     progress.note(&hull_errors::chain(&e));
                     failures.push(e);
@@ -257,9 +247,13 @@ impl<'a> AciFetcher<'a> {
         Err(of_places(name, failures))
     }
 
-    /// Without a question (rkt's `--trust-keys-from-https`): keys that come over plain HTTP are left out.
+    /// Without a question (rkt's `--trust-keys-from-https`): keys that come over plain HTTP are left out. Whose keys
+    /// count for a name that somebody has named keys for is settled, as in rkt: a web page adds none to them.
     fn trust_discovered_keys(&self, name: &Name) -> Result<(), Error> {
-        let mut keystore = self.keystore.borrow_mut();
+        let mut keystore = self.keystore()?.borrow_mut();
+        if keystore.speaks_of(name.name()) {
+            return Ok(());
+        }
         for (url, bytes) in self.public_keys(name)?.into_iter().filter(|(url, _)| url.scheme() == "https") {
             for key in PublicKey::read(&bytes, &shown(&url))? {
                 self.progress().note(&keystore.add(&Scope::prefix(name.name())?, &key)?);
@@ -276,13 +270,8 @@ impl<'a> AciFetcher<'a> {
         }
     }
 
-    /// The archive at a URL; for a name it must be what the name says.
-    fn fetch_url(
-        &self,
-        url: &Url,
-        signature: SignatureAt<'_>,
-        name: Option<&Name>,
-    ) -> Result<Fetched, Error> {
+    /// The archive at a URL, if it is what it must be.
+    fn fetch_url(&self, url: &Url, signature: SignatureAt<'_>, claims: Claims<'_>) -> Result<Fetched, Error> {
         let address = shown(url);
         let known = self.known(remote::of_url(self.store(), url))?;
         let fetched = match (known, self.policy()) {
@@ -292,11 +281,11 @@ impl<'a> AciFetcher<'a> {
                 self.progress().note(&format!("image for {address} isn't expired, not fetching"));
                 fetched
             }
-            (known, _) => self.runtime.block_on(self.download(url, signature, name, known))?,
+            (known, _) => {
+                self.network.ask(async |web| self.download(web, url, signature, claims, known).await)?
+            }
         };
-        if let Some(name) = name {
-            check_name(&fetched.part.manifest, name, &address)?;
-        }
+        claims.check_name(&fetched.part.manifest, &address)?;
         Ok(fetched)
     }
 
@@ -313,13 +302,14 @@ impl<'a> AciFetcher<'a> {
 
     async fn download(
         &self,
+        web: &Web,
         url: &Url,
         signature: SignatureAt<'_>,
-        name: Option<&Name>,
+        claims: Claims<'_>,
         known: Option<(Remote, Fetched)>,
     ) -> Result<Fetched, Error> {
         let (address, store) = (shown(url), self.store());
-        let early = self.signature(signature, &address).await?;
+        let early = self.signature(web, signature, &address).await?;
         let key = format!("aci-{}", Digest::of(Algorithm::Sha256, url.as_str().as_bytes()).hex());
         let partial = store.partials().lock(&key, &address, self.progress()).await?;
         // Another hull may have brought it while we waited.
@@ -329,12 +319,12 @@ impl<'a> AciFetcher<'a> {
         {
             return Ok(fetched);
         }
-        let archive = Archive::new(&self.web, url, known.as_ref().map(|(remote, _)| remote.state.clone()));
+        let archive = Archive::new(web, url, known.as_ref().map(|(remote, _)| remote.state.clone()));
         let wanted = Wanted {
             what: &address,
-            identity: Identity::Validator { algorithm: Algorithm::Sha256, size_max: BLOB_MAX },
+            identity: Identity::Validator { algorithm: Algorithm::Sha256, size_max: claims.download_max() },
         };
-        let completed = partial.complete(&wanted, &archive, &self.web.patience, self.progress()).await;
+        let completed = partial.complete(&wanted, &archive, &web.patience, self.progress()).await;
         if let Some((remote, fetched)) = known
             && archive.is_unchanged()
         {
@@ -347,7 +337,7 @@ impl<'a> AciFetcher<'a> {
         let signature_bytes = match early {
             Early::Unwanted => None,
             Early::Here(bytes) => Some(bytes),
-            Early::Later => match self.signature(signature, &address).await? {
+            Early::Later => match self.signature(web, signature, &address).await? {
                 Early::Here(bytes) => Some(bytes),
                 _ => {
                     let text = format!(
@@ -359,7 +349,7 @@ impl<'a> AciFetcher<'a> {
             },
         };
         let was_verified = signature_bytes.is_some();
-        match self.admit(&complete, signature_bytes.as_deref(), name, &address) {
+        match self.admit(&complete, signature_bytes.as_deref(), claims, &address) {
             Ok(part) => {
                 let state = self.state_of(&archive, &complete);
                 let blob = part.blob.digest().clone();
@@ -391,17 +381,25 @@ impl<'a> AciFetcher<'a> {
         &self,
         complete: &Complete,
         signature: Option<&[u8]>,
-        name: Option<&Name>,
+        claims: Claims<'_>,
         address: &str,
     ) -> Result<Part, Error> {
-        let Some(signature) = signature else { return self.unpack(complete.file(), address) };
+        let doing = || format!("look at what was downloaded of {address}");
+        let size = complete.file().metadata().doing(Kind::Host, doing)?.len();
+        let unpack = || {
+            let part = self.unpack(complete.file(), address)?;
+            let plain_size = part.blob.file().metadata().doing(Kind::Host, doing)?.len();
+            claims.check_size(size, plain_size, address)?;
+            Ok(part)
+        };
+        let Some(signature) = signature else { return unpack() };
         let signed = self.verify(signature, complete.file(), address)?;
-        if let Some(name) = name {
+        if let Some(name) = claims.name {
             let signer = self.covers(&signed, name.name())?;
             Rollback::new(self.store().folder()).accept_image(name, signer.created())?;
         }
-        let part = self.unpack(complete.file(), address)?;
-        if name.is_none() {
+        let part = unpack()?;
+        if claims.name.is_none() {
             self.covers(&signed, part.manifest.name().as_str())?;
         }
         Ok(part)
@@ -416,7 +414,15 @@ impl<'a> AciFetcher<'a> {
     }
 
     fn verify(&self, signature: &[u8], file: &File, what: &str) -> Result<Signed, Error> {
-        self.keystore.borrow().verify(signature, file, what, SystemTime::now())
+        self.keystore()?.borrow().verify(signature, file, what, SystemTime::now())
+    }
+
+    fn keystore(&self) -> Result<&RefCell<Keystore>, Error> {
+        if self.keystore.get().is_none() {
+            let keystore = RefCell::new(Keystore::load(self.fetcher.settings)?);
+            let _ = self.keystore.set(keystore); // It was empty a line ago, and nobody else sees it.
+        }
+        Ok(self.keystore.get().expect("it was just set"))
     }
 
     fn covers<'s>(&self, signed: &'s Signed, name: &str) -> Result<&'s Signer, Error> {
@@ -425,7 +431,7 @@ impl<'a> AciFetcher<'a> {
         Ok(signer)
     }
 
-    async fn signature(&self, at: SignatureAt<'_>, what: &str) -> Result<Early, Error> {
+    async fn signature(&self, web: &Web, at: SignatureAt<'_>, what: &str) -> Result<Early, Error> {
         let missing = |place: &str| {
             let text = format!(
                 "fetch {what}: it has no signature ({place}); name one with --signature, or use \
@@ -436,13 +442,11 @@ impl<'a> AciFetcher<'a> {
         match at {
             SignatureAt::Unwanted => Ok(Early::Unwanted),
             SignatureAt::File(path) => read_signature(path).map(Early::Here),
-            SignatureAt::Url(url) => {
-                match self.web.document(url, SIGNATURE_MAX as u64, self.progress()).await? {
-                    Answer::Document(bytes) => Ok(Early::Here(bytes)),
-                    Answer::Later => Ok(Early::Later),
-                    Answer::None => Err(missing(&format!("there is none at {}", shown(url)))),
-                }
-            }
+            SignatureAt::Url(url) => match web.document(url, SIGNATURE_MAX as u64, self.progress()).await? {
+                Answer::Document(bytes) => Ok(Early::Here(bytes)),
+                Answer::Later => Ok(Early::Later),
+                Answer::None => Err(missing(&format!("there is none at {}", shown(url)))),
+            },
         }
     }
 
@@ -513,7 +517,8 @@ impl Find for AciFetcher<'_> {
             Some(part) => part,
             None if self.policy() == PullPolicy::Never => return Err(not_in_store(&name.to_string())),
             None => {
-                let Fetched { part, was_verified } = self.discover_and_fetch(name, None)?;
+                let claims = Claims { name: Some(name), size: dependency.size };
+                let Fetched { part, was_verified } = self.discover_and_fetch(name, None, claims)?;
                 let digest = part.blob.digest().clone();
                 if let Some(id) = &dependency.id
                     && !ImageId::from(&digest).as_str().starts_with(id.as_str())
@@ -534,33 +539,6 @@ impl Find for AciFetcher<'_> {
         }
         Ok(part)
     }
-}
-
-/// Whether an archive is the image that was asked for; the words are rkt's.
-fn check_name(manifest: &Manifest, name: &Name, address: &str) -> Result<(), Error> {
-    let wrong = |why: String| {
-        let text = format!("fetch image {name}: {address} holds another one: {why}");
-        Error::new(Kind::Corrupt, text)
-    };
-    if manifest.name().as_str() != name.name() {
-        return Err(wrong(format!("{:?} expected but {:?} found", name.name(), manifest.name().as_str())));
-    }
-    for (label, value) in name.labels() {
-        match manifest.labels().get(label) {
-            None => {
-                return Err(wrong(format!(
-                    "requested label {label:?} not provided by the image manifest (with value {value:?})"
-                )));
-            }
-            Some(own) if own != value => {
-                return Err(wrong(format!(
-                    "requested value for label {label:?}: {value:?} differs from fetched aci label value: {own:?}"
-                )));
-            }
-            Some(_) => (),
-        }
-    }
-    Ok(())
 }
 
 /// Why none of several places would do. The kind is that of the place that came closest.

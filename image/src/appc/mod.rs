@@ -1,5 +1,6 @@
 //! App Container Images beyond one file: names and labels, discovery, dependencies.
 
+mod claims;
 mod credentials;
 mod dependencies;
 mod discovery;
@@ -7,6 +8,7 @@ mod distribution;
 mod fetch;
 pub(crate) mod fuzz;
 mod name;
+mod network;
 mod page;
 mod remote;
 mod sigv4;

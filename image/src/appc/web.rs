@@ -1,27 +1,32 @@
 //! Requests for images and what goes with them.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use reqwest::{Response, StatusCode};
+use reqwest::{Client, Response, StatusCode};
 use url::Url;
 
-use super::credentials::{Clear, headers};
+use super::credentials::{Clear, headers, host_header};
 use super::remote::State;
 use crate::settings::Settings;
-use crate::transport::client::{Trust, client};
+use crate::settings::certificates::Certificates;
+use crate::transport::client::{Trust, client, special_client};
 use crate::transport::partial::Source;
 use crate::transport::retry::{Failure, Patience, accepted, persist};
-use crate::{Error, Kind, Progress};
+use crate::{Error, Kind, Progress, SettingsFolders};
 
 /// How the servers of images are asked.
 pub(super) struct Web {
-    pub(super) trust: Trust,
-    /// Set up by the first request: what the store has needs none.
-    pub(super) client: OnceCell<reqwest::Client>,
-    pub(super) settings: Settings,
+    trust: Trust,
+    folders: SettingsFolders,
+    settings: Settings,
     pub(super) clear: Clear,
     pub(super) patience: Patience,
+    /// For hosts of which `certs.d` says nothing.
+    ordinary: OnceCell<Client>,
+    /// For the others that were asked, under what `certs.d` calls them.
+    special: RefCell<BTreeMap<String, Client>>,
 }
 
 /// A short document, or what there was instead.
@@ -33,16 +38,40 @@ pub(super) enum Answer {
 }
 
 impl Web {
-    fn client(&self) -> Result<&reqwest::Client, Error> {
-        if self.client.get().is_none() {
-            let _ = self.client.set(client(&self.trust)?); // It was empty a line ago, and nobody else sees it.
+    pub(super) fn new(
+        trust: Trust,
+        folders: SettingsFolders,
+        settings: Settings,
+        clear: Clear,
+        patience: Patience,
+    ) -> Self {
+        let (ordinary, special) = (OnceCell::new(), RefCell::default());
+        Self { trust, folders, settings, clear, patience, ordinary, special }
+    }
+
+    /// The client for a host, whoever it redirects to.
+    fn client(&self, url: &Url) -> Result<Client, Error> {
+        let host = host_header(url);
+        if let Some(client) = self.special.borrow().get(&host) {
+            return Ok(client.clone());
         }
-        Ok(self.client.get().expect("it was just set"))
+        // A host whose name is no name of a folder has none.
+        let is_name = !host.starts_with('.') && !host.is_empty();
+        let found = if is_name { Certificates::load(&self.folders, &host)? } else { Certificates::default() };
+        if found.authorities.is_empty() && found.identity.is_none() {
+            if self.ordinary.get().is_none() {
+                let _ = self.ordinary.set(client(&self.trust)?); // It was empty a line ago.
+            }
+            return Ok(self.ordinary.get().expect("it was just set").clone());
+        }
+        let client = special_client(&self.trust.clone().and(found.authorities), found.identity, true)?;
+        self.special.borrow_mut().insert(host, client.clone());
+        Ok(client)
     }
 
     async fn get(&self, url: &Url, others: &[(&'static str, String)]) -> Result<Response, Failure> {
         let headers = headers(&self.settings, url, others, self.clear, SystemTime::now());
-        let sent = self.client().map_err(Failure::Lasting)?.get(url.clone()).headers(headers).send().await;
+        let sent = self.client(url).map_err(Failure::Lasting)?.get(url.clone()).headers(headers).send().await;
         sent.map_err(|e| Failure::of(e, &format!("fetch {}", shown(url))))
     }
 

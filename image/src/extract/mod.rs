@@ -17,7 +17,7 @@ use rustix::fs::{Mode, OFlags, fchmod, mkdirat, openat};
 use crate::catalog::missing;
 use crate::convert::{Flavour, Layer, convert};
 use crate::digest::{Digest, ImageId};
-use crate::record::ImageKind;
+use crate::record::{ImageKind, ImageRecord};
 use crate::staging::{Existing, Staged, cannot_write};
 use crate::store::Store;
 use crate::temporary::Temporary;
@@ -52,7 +52,7 @@ impl Store {
         let _hold = self.hold()?;
         let record = self.known_record(id)?;
         if record.kind != ImageKind::Aci || record.layers.len() == 1 {
-            return self.write_tree(id, &self.file_system(id)?, folder, parts, existing);
+            return self.write_tree(id, &self.file_system(&record)?, folder, parts, existing);
         }
         let own = Digest::from(id);
         let blob = self.blobs().get(&own)?.ok_or_else(|| missing(id, &own))?;
@@ -68,12 +68,12 @@ impl Store {
     /// [`Kind::Host`] for whatever is in the way; then `folder` is as before.
     pub fn render(&self, id: &ImageId, folder: &Path, parts: Parts, existing: Existing) -> Result<(), Error> {
         let _hold = self.hold()?;
-        self.known_record(id)?;
-        self.write_tree(id, &self.file_system(id)?, folder, parts, existing)
+        let record = self.known_record(id)?;
+        self.write_tree(id, &self.file_system(&record)?, folder, parts, existing)
     }
 
-    fn file_system(&self, id: &ImageId) -> Result<File, Error> {
-        let path = self.erofs_path(id);
+    fn file_system(&self, record: &ImageRecord) -> Result<File, Error> {
+        let path = self.erofs_of(record);
         File::open(&path).doing(Kind::Host, || format!("open {}", path.display()))
     }
 

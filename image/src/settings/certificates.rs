@@ -1,4 +1,5 @@
-//! `certs.d/HOST[:PORT]/`: whom to believe, and who to be, at one registry; as Docker and Podman have it.
+//! `certs.d/HOST[:PORT]/`: whom to believe, and who to be, at one registry (as Docker and Podman have it) or one
+//! host of App Container Images.
 //!
 //! `*.crt` are authorities, believed for this registry besides the host's own; `NAME.cert` and `NAME.key` are what hull
 //! shows to a registry that asks for a certificate. All settings folders count, the last that has a pair gives it.

@@ -29,6 +29,16 @@ pub(crate) enum Trust {
     Anybody,
 }
 
+impl Trust {
+    /// Believes these besides.
+    pub(crate) fn and(self, others: Vec<Certificate>) -> Self {
+        match self {
+            Trust::Authorities(own) => Trust::Authorities(own.into_iter().chain(others).collect()),
+            Trust::Anybody => Trust::Anybody,
+        }
+    }
+}
+
 /// A client that follows at most ten redirects, never from HTTPS to HTTP, and leaves authorization behind when it
 /// comes to another host. Proxies are those of the environment.
 ///

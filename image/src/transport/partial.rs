@@ -239,7 +239,13 @@ impl Partial {
                     if download.length.saturating_sub(before) >= WORTH_A_TRY {
                         tries.forget();
                     }
-                    tries.failed(failure, patience, progress).await?;
+                    if let Err(error) = tries.failed(failure, patience, progress).await {
+                        if download.length == 0 {
+                            // Nothing came (it has not changed, perhaps), so nothing is kept.
+                            download.partial.remove();
+                        }
+                        return Err(error);
+                    }
                 }
             }
         }

@@ -69,7 +69,8 @@ impl Failure {
     /// What `reqwest` could not do. `what` begins with a verb: `fetch https://…`.
     pub(crate) fn of(error: reqwest::Error, what: &str) -> Self {
         let hint = tls_hint(&error);
-        let refused = error.is_builder() || error.is_redirect() || hint.is_some();
+        let unknown = is_unknown_name(&error);
+        let refused = error.is_builder() || error.is_redirect() || hint.is_some() || unknown;
         let hint = hint.unwrap_or_default();
         // The URL may hold a secret (a signed address we were redirected to) and is named anyway.
         let error = Error::because(Kind::Network, format!("{what}{hint}"), error.without_url());
@@ -103,6 +104,19 @@ fn tls_hint(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     // An I/O error names what is inside its own inside as its source.
     let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     inside.and_then(|inside| tls_hint(inside)).or_else(|| error.source().and_then(tls_hint))
+}
+
+/// What getaddrinfo(3) says of names that are none, as glibc words it (`EAI_NONAME`, `EAI_NODATA`); the standard
+/// library keeps the words only. All else, a server of names that does not answer say, may pass.
+const UNKNOWN_NAME: [&str; 2] = ["Name or service not known", "No address associated with hostname"];
+
+/// Whether there is no such host.
+fn is_unknown_name(error: &(dyn StdError + 'static)) -> bool {
+    let of_resolver = error.downcast_ref::<io::Error>().is_some_and(|error| {
+        let text = error.to_string();
+        UNKNOWN_NAME.iter().any(|unknown| text.ends_with(unknown))
+    });
+    of_resolver || error.source().is_some_and(is_unknown_name)
 }
 
 /// Asks until it works, or nothing more is to be expected.

@@ -62,6 +62,7 @@ fn examine(host: &Host) -> Report {
         installed(host, Flavour::Nspawn.binary(), ON_HOST, REINSTALL),
         installed(host, AGENT, ALL, REINSTALL),
     ]);
+    checks.push(converter(host));
     let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     checks.push(filesystem("erofs", "images are mounted with it", &filesystems));
     checks.push(filesystem("overlay", "an app writes to a layer above its image", &filesystems));
@@ -104,6 +105,20 @@ fn installed(host: &Host, name: &'static str, needed_by: &'static [Flavour], way
     match host.installed(name) {
         Ok(path) => check(name, needed_by, path.display().to_string(), None),
         Err(why) => check(name, needed_by, why.to_string(), Some((Verdict::Failed, way_out.into()))),
+    }
+}
+
+/// The process that reads archives, and the walls around it that this host can give.
+fn converter(host: &Host) -> Check {
+    const NAME: &str = "jail of archives";
+    match host.converter().missing_walls() {
+        Ok(missing) if missing.is_empty() => check(NAME, ALL, "it has all its walls".into(), None),
+        Ok(missing) => {
+            let way_out =
+                "images are read behind the walls that there are; use a newer kernel for the others";
+            check(NAME, ALL, missing.join("; "), warning(way_out))
+        }
+        Err(why) => check(NAME, ALL, hull_errors::chain(&why), Some((Verdict::Failed, REINSTALL.into()))),
     }
 }
 

@@ -31,8 +31,11 @@ pub(crate) fn trust(args: &TrustArgs, host: &Host) -> Result<ExitCode, Error> {
     let scope = scope(args)?;
     let mut keystore = Keystore::load(&host.settings).doing(Kind::Host, || "read the trusted keys".into())?;
     let mut declined = false;
+    // Whose keys count is settled where there are some: a web page adds none to them unseen.
+    let settled = args.keys.is_empty() && args.prefix.as_deref().is_some_and(|name| keystore.speaks_of(name));
     for offer in offers(args, host)? {
-        let unasked = args.skip_fingerprint_review || (offer.from_https && host.trust_keys_from_https);
+        let from_https = offer.from_https && host.trust_keys_from_https && !settled;
+        let unasked = args.skip_fingerprint_review || from_https;
         let keys = PublicKey::read(&offer.bytes, &offer.place).doing(Kind::User, || "read keys".into())?;
         for key in keys {
             if unasked || is_confirmed(&key, &scope, &offer.place)? {
@@ -115,7 +118,7 @@ fn network<T>(
     let progress = OnStderr::default();
     let fetcher = Fetcher { store: &store, settings: &host.settings, options: &options, progress: &progress };
     let doing = || "use the network".to_owned();
-    ask(&AciFetcher::new(&fetcher).doing(Kind::Host, doing)?).doing(Kind::User, doing)
+    ask(&AciFetcher::new(&fetcher)).doing(Kind::User, doing)
 }
 
 /// Shows the key and asks whoever sits at the terminal.

@@ -64,9 +64,12 @@ impl Host {
 
     pub(crate) fn images(&self) -> Result<Store, Error> {
         let path = self.dir.join("images");
-        // Whether it is there matters only to who has an archive to read.
-        let converter = Converter { program: self.libexec.join(CONVERTER) };
-        Store::open(&path, converter).doing(Kind::Host, || self.data_doing())
+        Store::open(&path, self.converter()).doing(Kind::Host, || self.data_doing())
+    }
+
+    /// How archives are read. Whether it is there matters only to who has one to read.
+    pub(crate) fn converter(&self) -> Converter {
+        Converter { program: self.libexec.join(CONVERTER) }
     }
 
     fn data_doing(&self) -> String {

@@ -1,5 +1,7 @@
 //! Images that lie on others.
 
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::*;
@@ -53,6 +55,17 @@ impl Registry {
         let sum = String::from_utf8(gunzip.wait_with_output().unwrap().stdout).unwrap();
         self.images.lock().unwrap().push((name.to_owned(), image, signature));
         format!("sha512-{}", sum.split_whitespace().next().unwrap())
+    }
+
+    /// Of the image there, compressed and not.
+    fn sizes(&self, name: &str) -> (u64, u64) {
+        let images = self.images.lock().unwrap();
+        let (_, image, _) = images.iter().rev().find(|(own, ..)| own == name).unwrap();
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("image");
+        fs::write(&path, image).unwrap();
+        let plain = Command::new("gunzip").arg("-c").stdin(fs::File::open(&path).unwrap()).output().unwrap();
+        (image.len() as u64, plain.stdout.len() as u64)
     }
 
     fn name(&self, name: &str) -> String {
@@ -118,6 +131,81 @@ fn a_changed_dependency_is_never_served_stale() {
     assert_eq!(listed(&place.files(&second)), [("a", "new"), ("top", "top")]);
     assert!(!place.by_name(&FetchOptions::default(), &registry.name("top")).unwrap().converted);
     assert!(!place.by_name(&update(), &registry.name("top")).unwrap().converted);
+}
+
+#[test]
+fn whoever_was_prepared_with_a_tree_keeps_it() {
+    let place = Place::new();
+    let registry = Registry::start(&place);
+    registry.put(&place, "base", &json!({}), &[("a", "old")]);
+    registry.put(&place, "top", &registry.on(&["base"]), &[("top", "top")]);
+    let first = place.by_name(&update(), &registry.name("top")).unwrap();
+    registry.put(&place, "base", &json!({}), &[("a", "new")]);
+    let second = place.by_name(&update(), &registry.name("top")).unwrap();
+    assert!(first.image.id == second.image.id && first.image.erofs != second.image.erofs);
+    assert_eq!(listed(&place.files(&first)), [("a", "old"), ("top", "top")]);
+    let (store, id) = (place.store(), &second.image.id);
+    assert_eq!(store.get(id).unwrap().erofs, second.image.erofs);
+    let used = || Ok::<_, std::convert::Infallible>(BTreeSet::from([id.clone()]));
+    let unused = || Ok::<_, std::convert::Infallible>(BTreeSet::new());
+    let day = Duration::from_secs(24 * 3600);
+    assert_eq!(store.gc(day, used).unwrap().erofs, 0);
+    assert!(first.image.erofs.exists());
+    let found = store.check().unwrap();
+    assert!(found.broken.is_empty(), "{found:?}");
+    // Without a pod that uses the image the old one is of no use.
+    assert_eq!(store.gc(day, unused).unwrap().erofs, 1);
+    assert!(!first.image.erofs.exists());
+    assert_eq!(listed(&place.files(&second)), [("a", "new"), ("top", "top")]);
+    assert_eq!(store.verify(id).unwrap(), crate::Verification::Good);
+    store.remove(std::slice::from_ref(id), unused).unwrap();
+    assert!(!second.image.erofs.exists());
+}
+
+#[test]
+fn what_urls_and_names_led_to_goes_with_it() {
+    let place = Place::new();
+    let registry = Registry::start(&place);
+    registry.put(&place, "base", &json!({}), &[]);
+    registry.put(&place, "top", &registry.on(&["base"]), &[]);
+    place.by_name(&update(), &registry.name("top")).unwrap();
+    let files = |folder: &str| fs::read_dir(place.path("store").join(folder)).unwrap().count();
+    assert_eq!((files("remote"), files("aci"), files("partial")), (3, 1, 0));
+    let unused = || Ok::<_, std::convert::Infallible>(BTreeSet::new());
+    place.store().gc(Duration::from_secs(3600), unused).unwrap();
+    assert_eq!((files("remote"), files("aci")), (3, 1));
+    let report = place.store().gc(Duration::ZERO, unused).unwrap();
+    assert_eq!((report.names, files("remote"), files("aci")), (4, 0, 0));
+}
+
+#[test]
+fn a_dependency_has_the_size_that_was_announced() {
+    let place = Place::new();
+    let registry = Registry::start(&place);
+    registry.put(&place, "base", &json!({}), &[("a", "base")]);
+    let (archive, plain) = registry.sizes("base");
+    let top = |size: u64| {
+        let name = registry.name("base");
+        registry.put(&place, "top", &json!({ "dependencies": [{ "imageName": name, "size": size }] }), &[]);
+        place.by_name(&update(), &registry.name("top"))
+    };
+    assert_eq!(listed(&place.files(&top(archive).unwrap())), [("a", "base")]);
+    // What was asked for again has not changed, so it is not measured again.
+    fs::remove_dir_all(place.path("store")).unwrap();
+    assert_eq!(listed(&place.files(&top(plain).unwrap())), [("a", "base")]);
+    fs::remove_dir_all(place.path("store")).unwrap();
+    refused(top(plain + 1), Kind::Corrupt, "the image that depends on it says");
+    // Endless data ends.
+    registry.put(&place, "base", &json!({ "annotations": noise() }), &[]);
+    fs::remove_dir_all(place.path("store")).unwrap();
+    refused(top(10), Kind::TooLarge, "at most 4106 are accepted");
+}
+
+/// Text that cannot be compressed to a few bytes.
+fn noise() -> Value {
+    let random = RandomState::new();
+    let text: String = (0..2000_u32).map(|n| format!("{:x}", random.hash_one(n))).collect();
+    json!([{ "name": "noise", "value": text }])
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Images in files.
 
 use super::*;
+use crate::import::{self, Guessed};
 
 fn written(place: &Place) -> (PathBuf, Vec<u8>) {
     let image = aci(&manifest("example.com/app", "1"), &[("a", "from a")]);
@@ -25,6 +26,22 @@ fn a_file_needs_a_signature_beside_it_or_named() {
     let missing = FetchOptions { signature: Some(place.path("none.asc")), ..FetchOptions::default() };
     refused(fetch(&missing), Kind::NotFound, "none.asc");
     fetch(&insecure(Insecure { image: true, ..Insecure::default() })).unwrap();
+}
+
+#[test]
+fn a_file_that_becomes_an_aci_between_look_and_import_is_refused() {
+    let place = Place::new();
+    let (path, _) = written(&place);
+    let aci = fs::read(&path).unwrap();
+    fs::write(place.path("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    let tar = Command::new("tar").arg("-cf").arg(&path).arg("oci-layout").current_dir(&place.folder).status();
+    assert!(tar.unwrap().success());
+    let store = place.store();
+    assert_eq!(import::guessed(&store, &path).unwrap(), Guessed::Archive);
+    fs::write(&path, aci).unwrap();
+    // No signature was asked for, so it must not become an image.
+    refused(import::archive(&store, &path), Kind::Untrusted, "became an App Container Image");
+    assert!(store.list().unwrap().is_empty());
 }
 
 #[test]

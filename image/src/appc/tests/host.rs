@@ -11,7 +11,8 @@ use std::thread::{self, JoinHandle};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::transport::testing::{Reply, Request, Server};
 
@@ -33,15 +34,31 @@ impl Authority {
         self.0.pem()
     }
 
-    fn configuration(&self, address: &str) -> Arc<ServerConfig> {
+    fn configuration(&self, address: &str, clients: Option<&Authority>) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();
         let parameters = CertificateParams::new(vec![address.to_owned()]).unwrap();
         let certificate = parameters.signed_by(&key, &self.0).unwrap();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = builder.unwrap().with_no_client_auth();
+        let builder =
+            ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+        let builder = match clients {
+            None => builder.unwrap().with_no_client_auth(),
+            Some(clients) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(clients.0.der().clone()).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                builder.unwrap().with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
         Arc::new(builder.with_single_cert(vec![certificate.der().clone()], key).unwrap())
+    }
+
+    /// A certificate for a client and its key, in PEM.
+    pub(super) fn client(&self) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let parameters = CertificateParams::new(vec!["tess.example.com".to_owned()]).unwrap();
+        (parameters.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
 }
 
@@ -58,9 +75,18 @@ impl Host {
         authority: &Authority,
         answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
     ) -> Self {
+        Self::start_for(authority, None, answer)
+    }
+
+    /// Only for those who have a certificate of `clients`.
+    pub(super) fn start_for(
+        authority: &Authority,
+        clients: Option<&Authority>,
+        answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let server = Server::start(answer);
         let (address, https, http) = listeners();
-        let configuration = authority.configuration(&address);
+        let configuration = authority.configuration(&address, clients);
         let fronts = [
             Front::start(https, server.host(), Some(configuration)),
             Front::start(http, server.host(), None),

@@ -288,6 +288,7 @@ fn what_has_not_changed_is_not_sent_again() {
     assert_eq!(images(&host), 2);
     assert_eq!(host.seen().last().unwrap().header("if-none-match"), Some("\"1\""));
     assert!(place.noted("has not changed"));
+    assert_eq!(fs::read_dir(place.path("store/partial")).unwrap().count(), 0, "nothing came");
     let fresh = host.url("/fresh.aci");
     place.by_url(&update(), &fresh).unwrap();
     let before = host.seen().len();
@@ -351,6 +352,16 @@ fn public_keys_are_discovered_and_may_be_trusted_at_once() {
     refused(place.by_name(&FetchOptions::default(), &name), Kind::Untrusted, "");
     place.by_name(&FetchOptions { trust_keys_from_https: true, ..FetchOptions::default() }, &name).unwrap();
     assert!(place.noted("Added key for prefix"));
+    // Where somebody has said whose keys count, a page adds none.
+    let settled = Place { folder: TempDir::new().unwrap(), notes: Notes::default(), ..place };
+    settled.trust(&Scope::prefix(host.address()).unwrap(), &Signer::new());
+    let options = FetchOptions { trust_keys_from_https: true, ..FetchOptions::default() };
+    refused(settled.by_name(&options, &name), Kind::Untrusted, "signature");
+    assert!(!settled.noted("Added key"));
+    // A key for everything says nothing of this name.
+    settled.distrust();
+    settled.trust(&Scope::ROOT, &Signer::new());
+    settled.by_name(&options, &name).unwrap();
 }
 
 /// Started by the test below in a process of its own: environments belong to whole processes.

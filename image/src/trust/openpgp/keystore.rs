@@ -117,6 +117,12 @@ impl Keystore {
         signed::verify(self, signature, file, what, now)
     }
 
+    /// Whether somebody has said which keys count for images of that name, or of what it lies in. One that was masked
+    /// counts: trusting it again is for people. Keys for everything say nothing of a name.
+    pub fn speaks_of(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| entry.scope != Scope::ROOT && entry.scope.covers(name))
+    }
+
     /// The keys that may be meant.
     pub(super) fn certs(&self, handles: &[KeyHandle]) -> Vec<Cert> {
         let meant = |cert: &&Cert| cert.keys().key_handles(handles.iter()).next().is_some();

@@ -112,7 +112,7 @@ impl Store {
     /// [`Kind::Host`] if the lock cannot be had.
     pub fn hold(&self) -> Result<Hold, Error> {
         let path = self.lock_path();
-        Hold::acquire(&path).doing(Kind::Host, || format!("lock image store {}", path.display()))
+        Hold::acquire(&path).map_err(|e| cannot_write(&self.folder, "its lock", e))
     }
 
     /// An image of the store by its id.
@@ -166,7 +166,7 @@ impl Store {
 
     pub(crate) fn exclusive(&self) -> Result<Exclusive, Error> {
         let path = self.lock_path();
-        Exclusive::acquire(&path).doing(Kind::Host, || format!("lock image store {}", path.display()))
+        Exclusive::acquire(&path).map_err(|e| cannot_write(&self.folder, "its lock", e))
     }
 
     pub(crate) fn folder(&self) -> &Path {

@@ -2,14 +2,18 @@
 //! starts with the flavour (`kvm::…`, `nspawn::…`, `fly::…`) or with `host::` where no machine is started.
 
 mod cases;
+mod cosign;
 mod crash;
+mod dependencies;
 mod fetch;
 mod host;
 mod images;
 mod interactive;
 mod kvm_only;
+mod pulls;
 mod registry;
 mod signed;
+mod space;
 mod store;
 mod trust;
 mod web;

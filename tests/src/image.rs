@@ -236,7 +236,8 @@ impl Layer {
         self
     }
 
-    fn finish(self) -> Vec<u8> {
+    /// The archive.
+    pub fn finish(self) -> Vec<u8> {
         self.0.into_inner().expect("end of archive")
     }
 }

@@ -3,6 +3,8 @@
 //! The binaries are taken from `HULL_BIN`, else from the release folder of this workspace's build.
 #![forbid(unsafe_code)]
 
+pub mod cosign;
+pub mod gate;
 pub mod hull;
 pub mod image;
 pub mod registry;

@@ -22,6 +22,15 @@ pub struct Registry {
     child: Child,
     address: String,
     certificate: Option<Certificate>,
+    access: Access,
+}
+
+/// Who may use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Everybody,
+    Password,
+    Certificate,
 }
 
 impl Registry {
@@ -35,7 +44,17 @@ impl Registry {
         Self::start(Some(Certificate::new(&["127.0.0.1", "localhost"])))
     }
 
+    /// With TLS, for whoever shows a certificate of its authority. [`Registry::certificates`] has all that takes.
+    pub fn mutual() -> Self {
+        Self::start_as(Some(Certificate::new(&["127.0.0.1"])), Access::Certificate)
+    }
+
     fn start(certificate: Option<Certificate>) -> Self {
+        let access = if certificate.is_some() { Access::Password } else { Access::Everybody };
+        Self::start_as(certificate, access)
+    }
+
+    fn start_as(certificate: Option<Certificate>, access: Access) -> Self {
         let folder =
             tempfile::Builder::new().prefix("hull-registry-").tempdir().expect("a temporary directory");
         let path = |name: &str| folder.path().join(name).display().to_string();
@@ -45,6 +64,11 @@ impl Registry {
         if let Some(certificate) = &certificate {
             let file = |name| certificate.file(name);
             http["tls"] = json!({ "certificate": file("server.pem"), "key": file("key.pem") });
+            if access == Access::Certificate {
+                http["tls"]["clientcas"] = json!([file("authority.pem")]);
+            }
+        }
+        if access == Access::Password {
             run(Command::new("htpasswd").args(["-Bbc", &path("users"), USER, PASSWORD]));
             settings["auth"] = json!({ "htpasswd": { "realm": "hull", "path": path("users") } });
         }
@@ -58,7 +82,9 @@ impl Registry {
             .spawn()
             .expect("docker-registry is installed: cargo xtask test install does it");
         let address = address(&mut child);
-        Self { folder, child, address, certificate }
+        let registry = Self { folder, child, address, certificate, access };
+        registry.certificates(&registry.folder.path().join("certificates"));
+        registry
     }
 
     /// `127.0.0.1:PORT`
@@ -72,9 +98,10 @@ impl Registry {
         let mut command = Command::new("skopeo");
         command.args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", "--digestfile"]);
         command.arg(&digest);
-        if self.certificate.is_some() {
+        if self.access == Access::Password {
             command.arg(format!("--dest-creds={USER}:{PASSWORD}"));
         }
+        command.arg("--dest-cert-dir").arg(self.folder.path().join("certificates"));
         run(command.arg(image.reference()).arg(format!("docker://{}/{name}", self.address)));
         fs::read_to_string(digest).expect("skopeo wrote it")
     }
@@ -82,25 +109,32 @@ impl Registry {
     /// Settings under which everything here may be fetched.
     pub fn allow(&self, settings: &Path) {
         self.reach(settings);
-        let anything = json!([{ "type": "insecureAcceptAnything" }]);
-        let policy = json!({ "transports": { "docker": { self.address.as_str(): anything } } });
-        fs::write(settings.join("policy.json"), policy.to_string()).expect("a new file");
+        allow(settings, &self.address);
     }
 
     /// Settings that say how this registry is spoken to.
     pub fn reach(&self, settings: &Path) {
-        let insecure = self.certificate.is_none();
-        let text = format!("[[registry]]\nlocation = \"{}\"\ninsecure = {insecure}\n", self.address);
-        fs::write(settings.join("registries.conf"), text).expect("a new file");
+        reach(settings, &self.address, self.certificate.is_none());
+    }
+
+    /// Puts into `folder` what `certs.d` has for a registry: whom to believe, and who to be. Nothing without TLS.
+    pub fn certificates(&self, folder: &Path) {
+        fs::create_dir_all(folder).expect("a new folder");
+        let Some(certificate) = &self.certificate else { return };
+        for (ours, theirs) in
+            [("ca.crt", "authority.pem"), ("client.cert", "client.pem"), ("client.key", "client-key.pem")]
+        {
+            fs::copy(certificate.file(theirs), folder.join(ours)).expect("a new file");
+        }
     }
 
     /// `hull ARGS` that believes the registry's certificate and has no credentials of the host's.
     pub fn command(&self, hull: &Hull, args: &[&str]) -> Command {
         let mut command = hull.command(args);
-        for variable in
-            ["REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "HTTPS_PROXY", "HTTP_PROXY"]
-        {
-            command.env_remove(variable);
+        let of_users = ["REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"];
+        let of_proxies = ["HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+        for variable in of_users.into_iter().chain(of_proxies) {
+            command.env_remove(variable).env_remove(variable.to_lowercase());
         }
         command.env("HOME", self.folder.path());
         if let Some(certificate) = &self.certificate {
@@ -115,6 +149,19 @@ impl Drop for Registry {
         let _ = self.child.kill(); // Ended already is as good.
         let _ = self.child.wait();
     }
+}
+
+/// Settings under which everything at `host` may be fetched.
+pub fn allow(settings: &Path, host: &str) {
+    let anything = json!([{ "type": "insecureAcceptAnything" }]);
+    let policy = json!({ "transports": { "docker": { host: anything } } });
+    fs::write(settings.join("policy.json"), policy.to_string()).expect("a new file");
+}
+
+/// Settings that say how `host` is spoken to.
+pub fn reach(settings: &Path, host: &str, insecure: bool) {
+    let text = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = {insecure}\n");
+    fs::write(settings.join("registries.conf"), text).expect("a new file");
 }
 
 /// Where it listens, as it says when it does.

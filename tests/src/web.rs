@@ -39,6 +39,11 @@ impl Certificate {
         write("authority.pem", authority.pem());
         write("server.pem", leaf.pem());
         write("key.pem", key.serialize_pem());
+        let client = KeyPair::generate().expect("a key");
+        let of_client = CertificateParams::new(["ann.example.com".to_owned()]).expect("a name");
+        let of_client = of_client.signed_by(&client, &authority).expect("a certificate");
+        write("client.pem", of_client.pem());
+        write("client-key.pem", client.serialize_pem());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -49,7 +54,8 @@ impl Certificate {
         Self { folder, config: Arc::new(config) }
     }
 
-    /// The path of `authority.pem`, `server.pem` or `key.pem`.
+    /// The path of `authority.pem`, `server.pem`, `key.pem`, and of `client.pem` and `client-key.pem`, which somebody
+    /// else has of the same authority.
     pub fn file(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }

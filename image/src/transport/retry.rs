@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
+use rustls::AlertDescription;
 
 use crate::error::shown;
 use crate::{Error, Kind, Progress};
@@ -84,6 +85,15 @@ impl From<Error> for Failure {
     }
 }
 
+/// With which servers refuse clients (RFC 8446 section 6.2); those in Go say the first for one that has none.
+const OF_CERTIFICATES: [AlertDescription; 5] = [
+    AlertDescription::BadCertificate,
+    AlertDescription::CertificateRequired,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::CertificateExpired,
+    AlertDescription::UnknownCA,
+];
+
 /// What to do about a server whose TLS will not get better by asking again; `None` for all other trouble.
 fn tls_hint(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     match error.downcast_ref::<rustls::Error>() {
@@ -91,6 +101,12 @@ fn tls_hint(error: &(dyn StdError + 'static)) -> Option<&'static str> {
             return Some(
                 " (its certificate is not trusted: add its CA to the system's, or for a registry put it into \
                  `certs.d/HOST/ca.crt` of hull's settings)",
+            );
+        }
+        Some(rustls::Error::AlertReceived(alert)) if OF_CERTIFICATES.contains(alert) => {
+            return Some(
+                " (it wants a certificate of ours that it knows: put `client.cert` and `client.key` into \
+                 `certs.d/HOST` of hull's settings)",
             );
         }
         Some(rustls::Error::InvalidMessage(_)) => {

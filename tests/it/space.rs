@@ -59,7 +59,6 @@ fn sizes() -> impl Iterator<Item = String> {
     (1..80).map(|step| format!("size={}k", step * 128))
 }
 
-
 #[test]
 fn a_pull_on_a_full_disk_works_when_there_is_space() {
     let (registry, data) = (Registry::plain(), Hull::new());

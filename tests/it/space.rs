@@ -59,6 +59,10 @@ fn sizes() -> impl Iterator<Item = String> {
     (1..80).map(|step| format!("size={}k", step * 128))
 }
 
+fn counts() -> impl Iterator<Item = String> {
+    (2..60).map(|count| format!("nr_inodes={count}"))
+}
+
 #[test]
 fn a_pull_on_a_full_disk_works_when_there_is_space() {
     let (registry, data) = (Registry::plain(), Hull::new());
@@ -67,6 +71,7 @@ fn a_pull_on_a_full_disk_works_when_there_is_space() {
     let name = format!("docker://{}/app:1", registry.host());
     let command = registry.command(&data, &["fetch", "--full", &name]);
     assert!(sweep(&command, sizes()) >= 10);
+    assert!(sweep(&command, counts()) >= 10);
 }
 
 #[test]
@@ -75,5 +80,6 @@ fn an_import_on_a_full_disk_works_when_there_is_space() {
     for image in [Builder::standard().aci(), Builder::standard().docker_archive()] {
         let command = data.command(["fetch", "--full", "--insecure-options=image", &image.reference()]);
         assert!(sweep(&command, sizes()) >= 10);
+        assert!(sweep(&command, counts()) >= 10);
     }
 }

@@ -18,7 +18,7 @@ fn certificates_of_a_host_count_for_it() {
     refused(fetch(&host), Kind::Network, "its certificate is not trusted");
     put("ca.crt", &elsewhere.pem());
     // It answers, and wants to know who we are.
-    refused(fetch(&host), Kind::Network, "CertificateRequired");
+    refused(fetch(&host), Kind::Network, "it wants a certificate of ours");
     let (certificate, key) = members.client();
     put("client.cert", &certificate);
     refused(fetch(&host), Kind::Host, "client.key");

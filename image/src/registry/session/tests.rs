@@ -207,6 +207,111 @@ fn tokens_are_fetched_and_secrets_stay() {
     );
 }
 
+/// A registry that wants tokens of its own server, which gives one for the right refresh token.
+fn with_identity_token(request: &Request) -> Reply {
+    let host = request.header("host").unwrap_or_default();
+    if request.target.starts_with("/token") {
+        let form = String::from_utf8_lossy(&request.body).into_owned();
+        let has = |pair: &str| form.split('&').any(|own| own == pair);
+        let right = has("grant_type=refresh_token") && has("refresh_token=l0ng+lived") && has("service=s");
+        let right = right && has("scope=repository%3Aa%3Apull") && has("client_id=hull");
+        let secret_stays = !request.target.contains("l0ng") && request.header("authorization").is_none();
+        return match request.method == "POST" && right && secret_stays {
+            true => Reply::new(200, r#"{"access_token":"sh0rt","expires_in":60}"#),
+            false => Reply::new(401, ""),
+        };
+    }
+    if request.header("authorization") != Some("Bearer sh0rt") {
+        let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"s\"");
+        return Reply::new(401, "").header("WWW-Authenticate", &challenge);
+    }
+    honest(request)
+}
+
+#[test]
+fn an_identity_token_is_exchanged_for_a_short_lived_one() {
+    let server = Server::start(with_identity_token);
+    let place = Place::new(&server.host());
+    let login = |token: &str| {
+        let auth = json!({"auths": {server.host(): {"auth": "", "identitytoken": token}}});
+        fs::write(place.folder.path().join("etc/auth.json"), auth.to_string()).unwrap();
+    };
+    login("another");
+    let name = format!("{}/a:1", server.host());
+    let error = place.pull(&name, HTTP).map(|_| ()).unwrap_err();
+    assert!(*error.kind() == Kind::Unauthorized && !chain(&error).contains("another"), "{}", chain(&error));
+    login("l0ng lived");
+    place.pull(&name, HTTP).unwrap();
+    let tokens = || server.seen().iter().filter(|request| request.target == "/token").count();
+    assert_eq!(tokens(), 2, "one token does for all layers");
+    // Nobody hears it over plain HTTP whom the user has not allowed.
+    let error = Place::new(&server.host()).pull(&name, Insecure::default()).map(|_| ()).unwrap_err();
+    assert!(*error.kind() == Kind::Unauthorized);
+    let heard = |request: &Request| String::from_utf8_lossy(&request.body).contains("l0ng");
+    assert_eq!(server.seen().iter().filter(|request| heard(request)).count(), 1);
+}
+
+#[test]
+fn an_identity_token_follows_no_redirect() {
+    let thief = Server::start(|_| Reply::new(200, r#"{"token":"x"}"#));
+    let elsewhere = thief.url("/token");
+    let server = Server::start(move |request| match request.target.starts_with("/token") {
+        true => Reply::new(307, "").header("Location", &elsewhere),
+        false => with_identity_token(request),
+    });
+    let place = Place::new(&server.host());
+    let auth = json!({"auths": {server.host(): {"identitytoken": "l0ng lived"}}});
+    fs::write(place.folder.path().join("etc/auth.json"), auth.to_string()).unwrap();
+    place.pull(&format!("{}/a:1", server.host()), HTTP).map(|_| ()).unwrap_err();
+    assert!(thief.seen().is_empty());
+}
+
+#[test]
+fn referrers_come_in_pages_and_by_the_older_tag() {
+    const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+    let entry = |bytes: &[u8]| {
+        let mut entry = descriptor(MANIFESTS[0], bytes);
+        entry["artifactType"] = BUNDLE.into();
+        entry
+    };
+    let index = move |entries: &[&[u8]]| {
+        let entries: Vec<_> = entries.iter().map(|bytes| entry(bytes)).collect();
+        let text = json!({"schemaVersion": 2, "mediaType": INDEXES[0], "manifests": entries}).to_string();
+        Reply::new(200, text).header("Content-Type", &INDEXES[0])
+    };
+    type Answering = Box<dyn Fn(&Request) -> Option<Reply> + Send + Sync>;
+    let found = |answer: Answering| {
+        let server = Server::start(move |request| answer(request).unwrap_or_else(|| honest(request)));
+        let place = Place::new(&server.host());
+        let registry = place.registry(HTTP);
+        let name = Name::parse(&format!("{}/a:1", server.host())).unwrap();
+        let resolved = registry.resolve(&name, &place.blobs).unwrap();
+        resolved.referrers(&digest(&image()))
+    };
+    let want = [b"1", b"2", b"3"].map(|bytes| (digest(bytes), BUNDLE.to_owned()));
+    let paged = found(Box::new(move |request| {
+        let rest = request.target.strip_prefix(&format!("/v2/a/referrers/{}", digest(&image())))?;
+        // The address leads elsewhere, and only what it asks for counts.
+        let link = "<https://elsewhere.example/v2/b/referrers/x?last=2>; rel=\"next\"";
+        Some(if rest.is_empty() { index(&[b"1", b"2"]).header("Link", &link) } else { index(&[b"3"]) })
+    }));
+    assert_eq!(paged.unwrap(), want);
+    let tagged = found(Box::new(move |request| {
+        let tag = format!("/v2/a/manifests/{}", digest(&image()).to_string().replace(':', "-"));
+        match &request.target {
+            target if target.contains("/referrers/") => Some(Reply::new(404, "")),
+            target if *target == tag => Some(index(&[b"1", b"2", b"3"])),
+            _ => None,
+        }
+    }));
+    assert_eq!(tagged.unwrap(), want);
+    let endless = found(Box::new(move |request| {
+        let link = "</v2/a/referrers/x?more>; rel=\"next\"";
+        request.target.contains("/referrers/").then(|| index(&[b"1"]).header("Link", &link))
+    }));
+    assert_eq!(*endless.unwrap_err().kind(), Kind::TooLarge);
+}
+
 #[test]
 fn plain_http_is_for_registries_that_are_configured() {
     let server = Server::start(honest);

@@ -14,7 +14,7 @@ pub mod window;
 
 pub use frame::{Decoder, Frame};
 pub use message::{AGENT_PORT, CONTROL_CHANNEL, DOORBELL_PORT, FromAgent, Outcome, ToAgent, VERSION};
-pub use spec::{AppSpec, ImageSource, PodSpec, StandardStreams, TerminalSize};
+pub use spec::{AppSpec, ImageSource, Limits, PodSpec, ResourceLimit, StandardStreams, TerminalSize};
 
 /// How a peer broke the protocol. The text names what was received; the peer is not trusted again.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! `Documentation/admin-guide/cgroup-v2.rst`).
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// The agent's own place below the pod's cgroup: a cgroup that hands controllers down may hold no
@@ -52,6 +52,12 @@ impl PodCgroup {
 }
 
 impl AppCgroup {
+    /// Sets a limit.
+    pub(crate) fn write(&self, file: &str, text: &str) -> io::Result<()> {
+        // The kernel's files are there or not; none is ever made.
+        fs::OpenOptions::new().write(true).open(self.0.join(file))?.write_all(text.as_bytes())
+    }
+
     /// Moves this process in.
     pub(crate) fn join(&self) -> io::Result<()> {
         fs::write(self.0.join("cgroup.procs"), "0")

@@ -4,23 +4,23 @@
 //! it could, because it is close-on-exec.
 
 use std::convert::Infallible;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::io::{self, Write, pipe, stdin, stdout};
 use std::os::fd::{AsFd, OwnedFd};
 
-use hull_agent_protocol::AppSpec;
 use hull_agent_protocol::message::AgentFault;
+use hull_agent_protocol::{AppSpec, PodSpec};
 use hull_errors::{Doing, chain};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl, open};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, fstat, umask};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{
-    Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, execve, fchdir, fchown, getppid, read, setgroups,
-    setresgid, setresuid, setsid,
+    AccessFlags, Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, execve, faccessat, fchdir, fchown,
+    getppid, read, setgroups, setresgid, setresuid, setsid,
 };
 
 use crate::cgroup::AppCgroup;
@@ -29,13 +29,13 @@ use crate::inside::{Root, is_directory};
 use crate::machine::Machine;
 use crate::root::{AppDir, Furniture};
 use crate::streams::AppSide;
-use crate::{Error, capabilities, environment, passwd, processes, program, root, sys};
+use crate::{Error, capabilities, environment, limits, passwd, processes, program, root, sys};
 
 /// Longest reason that a child gives, in bytes; with its namespace it fits in a pipe without waiting.
 const REASON_MAX: usize = 3072;
 
-/// Most open files of an app: the soft limit that select(2) can live with, and systemd's hard one.
-const OPEN_FILES: (u64, u64) = (1024, 524_288);
+/// `CAP_SYS_ADMIN` in a set.
+const SYS_ADMIN: u64 = 1 << 21;
 
 /// What the child is given.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) side: AppSide,
     pub(crate) cgroup: Option<&'a AppCgroup>,
     pub(crate) machine: Machine,
-    pub(crate) hostname: &'a str,
+    pub(crate) pod: &'a PodSpec,
 }
 
 /// A child on its way to its program.
@@ -153,7 +153,10 @@ fn become_app(with: &Launch<'_>, report: &io::PipeWriter) -> Result<Infallible, 
     let furniture = Furniture {
         terminal: matches!(with.side, AppSide::Terminal),
         cgroup: with.cgroup.is_some(),
-        hostname: with.machine.has_own_name().then_some(with.hostname),
+        hostname: with.machine.has_own_name().then_some(with.pod.hostname.as_str()),
+        protect: app.protect_paths,
+        hosts: with.pod.hosts.as_deref(),
+        resolver: with.pod.resolver.as_deref(),
     };
     // Nodes and directories get the modes they are made with.
     umask(Mode::empty());
@@ -163,10 +166,49 @@ fn become_app(with: &Launch<'_>, report: &io::PipeWriter) -> Result<Infallible, 
     connect(&with.side, identity.uid).doing(AgentFault::Machine, machine("connect the standard streams"))?;
     umask(Mode::from_bits_truncate(0o022));
     work_in(&inside, &app.working_directory)?;
-    limit().doing(AgentFault::Machine, machine("set resource limits"))?;
+    if app.read_only_root {
+        root::make_read_only().doing(AgentFault::Machine, machine("write-protect the app's root"))?;
+    }
+    limits::limit(&app.limits).doing(AgentFault::Machine, machine("set resource limits"))?;
     sys::cloexec_from(3).doing(AgentFault::Machine, machine("keep descriptors from the app"))?;
+    for command in &app.pre_start {
+        prepare(with, command, &inside)?;
+    }
+    run(with, &app.exec, &identity, &inside)
+}
+
+/// Runs a command to its end before the app: as root, in the app's root and with the app's rights.
+fn prepare(with: &Launch<'_>, command: &[String], inside: &Root) -> Result<(), Error> {
+    let name = command.first().map_or("", String::as_str);
+    let doing = || format!("run pre-start command {name:?}");
+    let root = Identity { uid: 0, gid: 0, groups: vec![0], name: "root".into(), home: "/root".into() };
+    let Some(pid) = sys::fork().doing(AgentFault::Machine, doing)? else {
+        let Err(why) = run(with, command, &root, inside);
+        // The app's own standard error is all that it has.
+        let _ = writeln!(io::stderr(), "{}", chain(&why));
+        std::process::exit(127)
+    };
+    match waitpid(pid, None).doing(AgentFault::Machine, doing)? {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        WaitStatus::Exited(_, code) => {
+            Err(Error::new(AgentFault::Pod, format!("{}: it ended with code {code}", doing())))
+        }
+        _ => Err(Error::new(AgentFault::Pod, format!("{}: a signal ended it", doing()))),
+    }
+}
+
+/// Gives up all rights but the app's, and becomes the program.
+fn run(
+    with: &Launch<'_>,
+    command: &[String],
+    identity: &Identity,
+    inside: &Root,
+) -> Result<Infallible, Error> {
+    let app = with.app;
+    let machine = |what: &'static str| move || what.to_owned();
+    let filter = filter(with)?;
     let keep = capabilities::set(&app.capabilities)?;
-    drop_rights(&identity, keep, app.no_new_privileges)
+    drop_rights(identity, keep, app.no_new_privileges, filter.is_some())
         .doing(AgentFault::Machine, || format!("become user {}", identity.name))?;
     if with.machine == Machine::Fly {
         // No pid namespace ends with the agent here. Set after the user: that would clear it.
@@ -178,7 +220,15 @@ fn become_app(with: &Launch<'_>, report: &io::PipeWriter) -> Result<Infallible, 
     }
     sys::default_signals();
     SigSet::empty().thread_set_mask().doing(AgentFault::Machine, machine("unblock signals"))?;
-    execute(app, &identity, &inside)
+    execute(app, command, identity, inside, filter)
+}
+
+fn filter<'a>(with: &Launch<'a>) -> Result<Option<&'a [u64]>, Error> {
+    let Some(index) = with.app.seccomp else { return Ok(None) };
+    match with.pod.seccomp.get(usize::from(index)) {
+        Some(program) => Ok(Some(program)),
+        None => Err(Error::new(AgentFault::Pod, format!("the pod has no system call filter {index}"))),
+    }
 }
 
 fn isolate(with: &Launch<'_>, mut report: &io::PipeWriter) -> io::Result<()> {
@@ -244,48 +294,45 @@ fn work_in(inside: &Root, path: &str) -> Result<(), Error> {
     dir.and_then(fchdir).doing(AgentFault::Pod, || format!("work in directory {path:?} of the image"))
 }
 
-fn limit() -> nix::Result<()> {
-    let (_, cores) = getrlimit(Resource::RLIMIT_CORE)?;
-    setrlimit(Resource::RLIMIT_CORE, 0, cores)?;
-    let (soft, hard) = OPEN_FILES;
-    match setrlimit(Resource::RLIMIT_NOFILE, soft, hard) {
-        // Raising a limit needs a capability that a host inside a container lacks.
-        Err(Errno::EPERM) => {
-            let (_, allowed) = getrlimit(Resource::RLIMIT_NOFILE)?;
-            setrlimit(Resource::RLIMIT_NOFILE, soft.min(allowed), allowed)
-        }
-        other => other,
-    }
-}
-
-fn drop_rights(identity: &Identity, keep: u64, no_new_privileges: bool) -> io::Result<()> {
+/// Root loads its filter by `CAP_SYS_ADMIN`, and execve(2) takes that away again: it is not in the bounding
+/// set. So nothing is left to do after the filter, which need not allow it. Others may load one only if
+/// they can gain no privileges.
+fn drop_rights(identity: &Identity, keep: u64, no_new_privileges: bool, filtered: bool) -> io::Result<()> {
     sys::bound_capabilities(keep)?;
     let groups: Vec<_> = identity.groups.iter().copied().map(Gid::from_raw).collect();
     setgroups(&groups)?;
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)?;
-    sys::set_capabilities(if identity.uid == 0 { keep } else { 0 })?;
+    let no_new_privileges = no_new_privileges || (filtered && identity.uid != 0);
+    let for_filter = if filtered && !no_new_privileges { SYS_ADMIN } else { 0 };
+    sys::set_capabilities(if identity.uid == 0 { keep | for_filter } else { 0 })?;
     if no_new_privileges {
         prctl::set_no_new_privs()?;
     }
     Ok(())
 }
 
-fn execute(app: &AppSpec, identity: &Identity, inside: &Root) -> Result<Infallible, Error> {
+fn execute(
+    app: &AppSpec,
+    command: &[String],
+    identity: &Identity,
+    inside: &Root,
+    filter: Option<&[u64]>,
+) -> Result<Infallible, Error> {
     let variables = environment::complete(app, identity);
     let text = |text: &String| {
         CString::new(text.as_str()).map_err(|_| {
             Error::new(AgentFault::Pod, format!("{text:?} has a NUL byte; no program can be given that"))
         })
     };
-    let arguments = app.exec.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    let arguments = command.iter().map(text).collect::<Result<Vec<_>, _>>()?;
     let environment = variables.iter().map(|(name, value)| text(&format!("{name}={value}")));
     let environment = environment.collect::<Result<Vec<_>, _>>()?;
-    let command = app.exec.first().map_or("", String::as_str);
+    let command = command.first().map_or("", String::as_str);
     let mut why = Error::new(AgentFault::Pod, not_there(command, environment::path(&variables)));
     for file in program::candidates(command, environment::path(&variables)) {
-        match try_execute(&file, &arguments, &environment, inside) {
+        match try_execute(&file, &arguments, &environment, inside, filter) {
             Ok(None) => (),
             // Denied here, the next directory may still have one, as execvp(3) does it.
             Ok(Some((Errno::EACCES, text))) => why = Error::new(AgentFault::Pod, text),
@@ -309,6 +356,7 @@ fn try_execute(
     arguments: &[CString],
     environment: &[CString],
     inside: &Root,
+    filter: Option<&[u64]>,
 ) -> Result<Option<(Errno, String)>, Infallible> {
     match inside.follow(&from_here(file), OFlag::O_PATH) {
         // A link of procfs may lead to the agent's own program.
@@ -323,23 +371,27 @@ fn try_execute(
         _ => (),
     }
     let Ok(path) = CString::new(file) else { return Ok(None) };
-    let errno = match run(&path, arguments, environment) {
+    // Behind the filter nothing can be asked any more that it may not allow.
+    let head = inside.head(&from_here(file), program::HEAD_MAX);
+    let allowed = faccessat(AT_FDCWD, path.as_c_str(), AccessFlags::X_OK, AtFlags::AT_EACCESS);
+    if let Err(errno) = allowed {
+        return Ok(Some((errno, explain(file, errno, &head))));
+    }
+    if let Some(Err(why)) = filter.map(sys::filter_calls) {
+        return Ok(Some((Errno::EINVAL, format!("load the app's system call filter: {why}"))));
+    }
+    let errno = match execve(&path, arguments, environment) {
         Err(errno) => errno,
         Ok(never) => match never {},
     };
-    Ok(Some((errno, explain(file, errno, inside))))
+    Ok(Some((errno, explain(file, errno, &head))))
 }
 
-fn run(path: &CStr, arguments: &[CString], environment: &[CString]) -> nix::Result<Infallible> {
-    execve(path, arguments, environment)
-}
-
-fn explain(file: &str, errno: Errno, inside: &Root) -> String {
-    let head = inside.head(&from_here(file), program::HEAD_MAX);
+fn explain(file: &str, errno: Errno, head: &[u8]) -> String {
     match errno {
         Errno::EACCES => format!("command {file:?} is not executable for the app's user"),
-        Errno::ENOEXEC => format!("command {file:?} cannot be executed: {}", program::why_no_format(&head)),
-        Errno::ENOENT => match program::interpreter(&head) {
+        Errno::ENOEXEC => format!("command {file:?} cannot be executed: {}", program::why_no_format(head)),
+        Errno::ENOENT => match program::interpreter(head) {
             Some(name) => format!("command {file:?} needs {name:?}, which is not in the image"),
             None => format!("command {file:?} needs an interpreter that is not in the image"),
         },

@@ -16,6 +16,7 @@ mod environment;
 mod identity;
 mod inside;
 mod launch;
+mod limits;
 mod link;
 mod machine;
 mod passwd;

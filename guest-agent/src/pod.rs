@@ -22,7 +22,7 @@ use crate::machine::Machine;
 use crate::root::assemble;
 use crate::streams::Streams;
 use crate::supervisor::{Action, Event, Supervisor};
-use crate::{Error, processes, sys};
+use crate::{Error, limits, processes, sys};
 
 /// How long the streams of an app may stay open after every process of it was killed. They close with
 /// the last process; only one that was handed on, to another app say, stays open.
@@ -70,7 +70,7 @@ enum Ready {
 /// Stage1 is gone, or cannot be trusted.
 pub(crate) fn run(machine: Machine, cgroup: Option<&PodCgroup>, link: &mut Link) -> Result<(), Lost> {
     let spec = wait_for_start(link)?;
-    if let Err(why) = machine.name(&spec.hostname) {
+    if let Err(why) = machine.name(&spec.hostname).and_then(|()| limits::set_sysctls(machine, &spec)) {
         link.say(&FromAgent::Failed { app: None, fault: *why.kind(), text: chain(&why) });
         return Ok(());
     }
@@ -82,7 +82,7 @@ pub(crate) fn run(machine: Machine, cgroup: Option<&PodCgroup>, link: &mut Link)
         }
     };
     let mut pod = Pod::new(machine, &spec, link);
-    pod.launch_all(&spec.hostname, cgroup);
+    pod.launch_all(&spec, cgroup);
     let ended = pod.supervise(&signals);
     pod.leave_nothing();
     ended
@@ -164,21 +164,22 @@ impl<'a> Pod<'a> {
         }
     }
 
-    fn launch_all(&mut self, hostname: &str, cgroup: Option<&PodCgroup>) {
+    fn launch_all(&mut self, pod: &PodSpec, cgroup: Option<&PodCgroup>) {
         for index in 0..self.apps.len() {
-            if let Err(why) = self.launch(index, hostname, cgroup) {
+            if let Err(why) = self.launch(index, pod, cgroup) {
                 let (fault, text) = (*why.kind(), chain(&why));
                 self.step(Event::StartFailed { app: index, fault, text });
             }
         }
     }
 
-    fn launch(&mut self, index: usize, hostname: &str, cgroup: Option<&PodCgroup>) -> Result<(), Error> {
+    fn launch(&mut self, index: usize, pod: &PodSpec, cgroup: Option<&PodCgroup>) -> Result<(), Error> {
         let app = &mut self.apps[index];
         let dir = assemble(index, &app.spec)?;
         let cgroup = cgroup.map(|pod| pod.make(&app.spec.name)).transpose();
         app.cgroup =
             cgroup.doing(AgentFault::Machine, || format!("make a cgroup for app {}", app.spec.name))?;
+        limits::bound(&app.spec, app.cgroup.as_ref(), pod.lenient)?;
         let connected = Streams::connect(app.spec.streams, &dir.terminals());
         let (streams, side) = connected
             .doing(AgentFault::Machine, || format!("make the standard streams of app {}", app.spec.name))?;
@@ -188,7 +189,7 @@ impl<'a> Pod<'a> {
             side,
             cgroup: app.cgroup.as_ref(),
             machine: self.machine,
-            hostname,
+            pod,
         })?;
         app.streams = Some(streams);
         app.main = Some(launched.pid);

@@ -5,7 +5,7 @@
 //! does the rest ([`furnish`], [`enter`]), so that no app's mounts are seen by another.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::Path;
 
@@ -13,10 +13,10 @@ use hull_agent_protocol::message::AgentFault;
 use hull_agent_protocol::{AppSpec, ImageSource};
 use hull_errors::Doing;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, mkdirat, mknodat};
-use nix::unistd::{chdir, pivot_root, symlinkat, write};
+use nix::unistd::{UnlinkatFlags, chdir, pivot_root, symlinkat, unlinkat, write};
 
 use crate::Error;
 use crate::inside::{Place, Root, is_directory, is_regular};
@@ -135,6 +135,12 @@ pub(crate) fn mount_new(kind: &str, target: &str, flags: MsFlags, options: &str)
 pub(crate) struct Furniture<'a> {
     pub(crate) terminal: bool,
     pub(crate) cgroup: bool,
+    /// Whether the kernel's files are hidden and write-protected.
+    pub(crate) protect: bool,
+    /// The text of `/etc/hosts`, in place of the image's.
+    pub(crate) hosts: Option<&'a str>,
+    /// Likewise of `/etc/resolv.conf`.
+    pub(crate) resolver: Option<&'a str>,
     /// Absent where the app shares the host's name.
     pub(crate) hostname: Option<&'a str>,
 }
@@ -151,13 +157,14 @@ pub(crate) fn furnish(dir: &AppDir, with: Furniture<'_>) -> Result<Root, Error> 
     let proc = place(&root, "proc")?;
     proc.mount("proc", quiet, "").doing(AgentFault::Machine, on("proc"))?;
     let sys = place(&root, "sys")?;
-    sys.mount("sysfs", quiet | MsFlags::MS_RDONLY, "").doing(AgentFault::Machine, on("sys"))?;
+    let read_only = if with.protect { MsFlags::MS_RDONLY } else { MsFlags::empty() };
+    sys.mount("sysfs", quiet | read_only, "").doing(AgentFault::Machine, on("sys"))?;
     let dev = place(&root, "dev")?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     dev.mount("tmpfs", flags, "mode=755,size=64m").doing(AgentFault::Machine, on("dev"))?;
     devices(&root, dir, with.terminal).doing(AgentFault::Machine, || "fill the app's /dev".into())?;
-    protect(&root, with.cgroup).doing(AgentFault::Machine, || "protect the app's /proc and /sys".into())?;
-    names(&root, with.hostname).doing(AgentFault::Machine, || "write the app's /etc".into())?;
+    protect(&root, with).doing(AgentFault::Machine, || "protect the app's /proc and /sys".into())?;
+    names(&root, with).doing(AgentFault::Machine, || "write the app's /etc".into())?;
     Ok(root)
 }
 
@@ -198,7 +205,10 @@ fn devices(root: &Root, dir: &AppDir, terminal: bool) -> io::Result<()> {
     Ok(())
 }
 
-fn protect(root: &Root, cgroup: bool) -> io::Result<()> {
+fn protect(root: &Root, with: Furniture<'_>) -> io::Result<()> {
+    if !with.protect {
+        return own_cgroup_only(root, with.cgroup);
+    }
     let null = Place(root.exactly("dev/null", OFlag::O_PATH)?);
     for path in READ_ONLY {
         if let Some(found) = find(root, path)? {
@@ -216,7 +226,7 @@ fn protect(root: &Root, cgroup: bool) -> io::Result<()> {
             }
         }
     }
-    own_cgroup_only(root, cgroup)
+    own_cgroup_only(root, with.cgroup)
 }
 
 const EMPTY: MsFlags =
@@ -245,7 +255,8 @@ fn find(root: &Root, path: &str) -> nix::Result<Option<Place>> {
 }
 
 /// Writes the pod's name, and the addresses that every machine has where the image brings none.
-fn names(root: &Root, hostname: Option<&str>) -> io::Result<()> {
+fn names(root: &Root, with: Furniture<'_>) -> io::Result<()> {
+    let hostname = with.hostname;
     match root.exactly("etc", OFlag::O_PATH | OFlag::O_DIRECTORY) {
         Err(Errno::ENOENT) => drop(root.mount_point("etc")?),
         // A file or a link where /etc belongs is the image's own choice.
@@ -254,11 +265,29 @@ fn names(root: &Root, hostname: Option<&str>) -> io::Result<()> {
     }
     let name = hostname.unwrap_or_default();
     let hosts = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost {name}\n").replace(" \n", "\n");
-    write_unless(root, "etc/hosts", &hosts, |size| size > 0)?;
+    match with.hosts {
+        Some(text) => write_instead(root, "etc", "hosts", text)?,
+        None => write_unless(root, "etc/hosts", &hosts, |size| size > 0)?,
+    }
+    if let Some(text) = with.resolver {
+        write_instead(root, "etc", "resolv.conf", text)?;
+    }
     match hostname {
         Some(name) => write_unless(root, "etc/hostname", &format!("{name}\n"), |_| false),
         None => Ok(()),
     }
+}
+
+/// Writes a file in place of whatever the image has there: often a link to a file of another program's.
+fn write_instead(root: &Root, dir: &str, name: &str, text: &str) -> io::Result<()> {
+    let dir = root.exactly(dir, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    match unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir) {
+        Err(Errno::ENOENT) | Ok(()) => (),
+        Err(why) => return Err(why.into()),
+    }
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let file = openat(&dir, name, flags, Mode::from_bits_truncate(0o644))?;
+    std::fs::File::from(file).write_all(text.as_bytes())
 }
 
 /// Writes a file, unless there is one whose size is to be kept, or something that is no file.
@@ -290,6 +319,12 @@ pub(crate) fn enter(dir: &AppDir) -> Result<Root, Error> {
         Root::open("/")
     };
     swap().doing(AgentFault::Machine, || "enter the app's root".into())
+}
+
+/// Lets nothing be written to the root that this process is in; mounts in it stay as they are.
+pub(crate) fn make_read_only() -> nix::Result<()> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
 }
 
 /// Makes the directories that apps are assembled in, in the working directory.

@@ -169,6 +169,24 @@ pub(crate) fn set_capabilities(keep: u64) -> io::Result<()> {
     })
 }
 
+/// Filters the system calls of this process and its children from now on (seccomp(2)); each instruction
+/// is a `struct sock_filter`, little endian.
+pub(crate) fn filter_calls(program: &[u64]) -> io::Result<()> {
+    let instruction = |word: &u64| {
+        let [c0, c1, jt, jf, a, b, c, d] = word.to_le_bytes();
+        let (code, k) = (u16::from_le_bytes([c0, c1]), u32::from_le_bytes([a, b, c, d]));
+        libc::sock_filter { code, jt, jf, k }
+    };
+    let mut filter: Vec<_> = program.iter().map(instruction).collect();
+    let len = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let program = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
+    // SAFETY: PR_SET_SECCOMP reads one `sock_fprog` and `len` instructions, which the kernel copies and
+    // checks; both outlive the call.
+    check(unsafe {
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER as libc::c_ulong, &raw const program)
+    })
+}
+
 /// Gives this process an empty session keyring of its own (keyrings(7)): it would share its parent's.
 pub(crate) fn join_own_session_keyring() -> io::Result<()> {
     let name = std::ptr::null::<libc::c_char>();

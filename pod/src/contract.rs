@@ -33,8 +33,26 @@ pub struct Contract {
     pub machine: Option<Machine>,
     /// The only app is connected to the user's terminal.
     pub interactive: bool,
+    /// An isolator that cannot be applied is a warning.
+    #[serde(default)]
+    pub lenient: bool,
+    /// Which protections the user does without.
+    #[serde(default)]
+    pub waived: Waived,
     /// Kernel messages and stage1's own steps go to standard error.
     pub debug: bool,
+}
+
+/// Protections that a pod goes without: `--insecure-options`, in rkt's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Waived {
+    /// Apps have every capability, unless an isolator says otherwise.
+    pub capabilities: bool,
+    /// The kernel's files are neither hidden nor write-protected.
+    pub paths: bool,
+    /// No system call is filtered, whatever the isolators say.
+    pub seccomp: bool,
 }
 
 /// The size and the kernel of a VM.

@@ -9,12 +9,14 @@ pub mod cgroup;
 pub mod contract;
 pub mod dir;
 pub mod id;
+mod isolators;
 pub mod manifest;
 pub mod pods;
+mod seccomp;
 pub mod verdict;
 pub mod wire;
 
-pub use contract::{Contract, Flavour};
+pub use contract::{Contract, Flavour, Waived};
 pub use dir::{PodDir, Prepared, Preparing, Running};
 pub use id::{AppName, PodId};
 pub use manifest::Manifest;

@@ -4,11 +4,12 @@ use hull_agent_protocol::TerminalSize;
 use hull_agent_protocol::{AppSpec, ImageSource, PodSpec, StandardStreams};
 use nix::sys::signal::Signal;
 
-use crate::manifest::{RuntimeApp, STOP_SIGNAL};
-use crate::{Contract, Error, Kind, Manifest};
+use crate::isolators::{self, Capabilities, Isolated, Seccomp, Strictness};
+use crate::manifest::{Event, RuntimeApp, STOP_SIGNAL};
+use crate::seccomp::Filter;
+use crate::{Contract, Error, Flavour, Kind, Manifest};
 
-/// What an app may do as root: rkt's default set without `CAP_MKNOD`, which needs a device policy to be
-/// safe outside a VM.
+/// What an app may do as root: rkt's default set without [`DEVICE_MAKER`].
 pub const DEFAULT_CAPABILITIES: &[&str] = &[
     "CAP_AUDIT_WRITE",
     "CAP_CHOWN",
@@ -25,23 +26,96 @@ pub const DEFAULT_CAPABILITIES: &[&str] = &[
     "CAP_SYS_CHROOT",
 ];
 
+/// Of rkt's default set in a VM only: a VM's devices are the pod's own, while elsewhere a node in `/dev`
+/// would open any disk of the host.
+pub const DEVICE_MAKER: &str = "CAP_MKNOD";
+
 /// Builds the agent's orders. `image` says where the agent finds the root of app number n; `terminal`
 /// is the size of the user's terminal in an interactive pod.
 ///
 /// # Errors
-/// A stop signal that no signal has for a name.
+/// A stop signal that no signal has for a name, or an isolator that cannot be applied.
 pub fn pod_spec(
     manifest: &Manifest,
     contract: &Contract,
     image: impl Fn(usize) -> ImageSource,
     terminal: TerminalSize,
 ) -> Result<PodSpec, Error> {
-    let apps = manifest.apps.iter().enumerate().map(|(index, app)| {
+    build(manifest, contract, image, terminal).map(|(spec, _)| spec)
+}
+
+/// Finds out whether [`pod_spec`] will succeed, and gives what the user should know about the pod.
+///
+/// # Errors
+/// As [`pod_spec`].
+pub fn check(manifest: &Manifest, contract: &Contract) -> Result<Vec<String>, Error> {
+    let image = |_| ImageSource::Mounted { path: String::new() };
+    build(manifest, contract, image, TerminalSize { rows: 0, columns: 0 }).map(|(_, warnings)| warnings)
+}
+
+fn build(
+    manifest: &Manifest,
+    contract: &Contract,
+    image: impl Fn(usize) -> ImageSource,
+    terminal: TerminalSize,
+) -> Result<(PodSpec, Vec<String>), Error> {
+    let mut strictness = Strictness { lenient: contract.lenient, warnings: vec![] };
+    let mut spec = PodSpec {
+        hostname: contract.hostname.clone(),
+        lenient: contract.lenient,
+        sysctls: isolators::of_pod(&manifest.isolators, &mut strictness)?,
+        ..PodSpec::default()
+    };
+    for (index, app) in manifest.apps.iter().enumerate() {
+        let isolated = isolators::of_app(app.name.as_str(), &app.app.isolators, &mut strictness)?;
         let streams = streams(index, contract.interactive, terminal);
-        app_spec(app, image(index), streams)
+        let mut words = app_spec(app, image(index), streams)?;
+        words.protect_paths = !contract.waived.paths;
+        isolate(&mut words, isolated, contract, &mut spec.seccomp);
+        spec.apps.push(words);
+    }
+    Ok((spec, strictness.warnings))
+}
+
+/// Gives an app its rights and limits; a program of its filter that the pod has already is shared.
+fn isolate(app: &mut AppSpec, isolated: Isolated, contract: &Contract, programs: &mut Vec<Vec<u64>>) {
+    app.limits = isolated.limits;
+    app.no_new_privileges = isolated.no_new_privileges;
+    app.capabilities = match isolated.capabilities {
+        Some(Capabilities::Retain(set)) => set,
+        Some(Capabilities::Remove(set)) => {
+            let mut all = default_capabilities(contract);
+            all.retain(|name| !set.contains(name));
+            all
+        }
+        None => default_capabilities(contract),
+    };
+    let filter = match isolated.seccomp {
+        _ if contract.waived.seccomp => None,
+        Seccomp::Off => None,
+        Seccomp::Filter(filter) => Some(filter),
+        // A chroot is for programs that manage the host, as in rkt.
+        Seccomp::Default if contract.flavour == Flavour::Fly => None,
+        Seccomp::Default => Some(Filter::default_for(&app.capabilities)),
+    };
+    app.seccomp = filter.map(|filter| {
+        let program = filter.compile();
+        let known = programs.iter().position(|known| *known == program).unwrap_or_else(|| {
+            programs.push(program);
+            programs.len() - 1
+        });
+        u16::try_from(known).expect("a pod has at most 256 apps")
     });
-    let apps = apps.collect::<Result<_, _>>()?;
-    Ok(PodSpec { hostname: contract.hostname.clone(), apps, ..PodSpec::default() })
+}
+
+fn default_capabilities(contract: &Contract) -> Vec<String> {
+    if contract.waived.capabilities {
+        // A VM's kernel has them all; elsewhere nobody has more than the host gives.
+        let own = caps::read(None, caps::CapSet::Bounding).ok().filter(|_| contract.flavour != Flavour::Kvm);
+        return own.unwrap_or_else(caps::all).iter().map(ToString::to_string).collect();
+    }
+    let maker = (contract.flavour == Flavour::Kvm).then_some(DEVICE_MAKER);
+    DEFAULT_CAPABILITIES.iter().copied().chain(maker).map(String::from).collect()
 }
 
 /// Channels 3n+1 to 3n+3 belong to app n.
@@ -67,10 +141,17 @@ fn app_spec(app: &RuntimeApp, image: ImageSource, streams: StandardStreams) -> R
         group: Some(app.app.group.clone()).filter(|group| !group.is_empty()),
         supplementary_gids: app.app.supplementary_gids.clone(),
         working_directory: app.app.working_directory.clone(),
-        capabilities: DEFAULT_CAPABILITIES.iter().map(ToString::to_string).collect(),
+        read_only_root: app.read_only_root_fs,
+        pre_start: handlers(app, Event::PreStart),
+        post_stop: handlers(app, Event::PostStop),
         stop_signal: app.annotation(STOP_SIGNAL).map_or(Ok(libc_sigterm()), parse_signal)?,
         ..AppSpec::new(app.name.as_str(), image, &[], streams)
     })
+}
+
+fn handlers(app: &RuntimeApp, event: Event) -> Vec<Vec<String>> {
+    let handlers = app.app.event_handlers.iter().filter(|handler| handler.name == event);
+    handlers.map(|handler| handler.exec.clone()).collect()
 }
 
 fn libc_sigterm() -> i32 {

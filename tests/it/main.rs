@@ -9,6 +9,7 @@ mod fetch;
 mod host;
 mod images;
 mod interactive;
+mod isolators;
 mod kvm_only;
 mod pulls;
 mod registry;
@@ -62,6 +63,13 @@ on_every_flavour!(
     images::every_format_gives_the_same_root,
     interactive::a_terminal_is_a_terminal,
     interactive::a_terminal_follows_its_window,
+    isolators::an_unknown_isolator_is_an_error_unless_told_otherwise,
+    isolators::capabilities_are_retained_and_removed,
+    isolators::limits_are_set_or_the_pod_does_not_run,
+    isolators::no_app_gains_privileges_where_none_may,
+    isolators::protections_are_waived_by_name_only,
+    isolators::resources_are_limited,
+    isolators::system_calls_are_filtered,
     registry::a_pod_runs_from_a_registry,
     store::a_pod_keeps_its_image,
 );

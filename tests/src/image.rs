@@ -50,6 +50,7 @@ impl Image {
 pub struct Builder {
     layers: Vec<Vec<u8>>,
     config: Value,
+    app: Value,
     architecture: &'static str,
 }
 
@@ -72,12 +73,18 @@ impl Builder {
             .file("etc/not-a-program", 0o644, b"text\n")
             .file("bin/no-interpreter", 0o755, b"#!/bin/nope\n")
             .file("bin/garbage", 0o755, &[0x7f, 0x45, 0x4c, 0x46, 9, 9, 9]);
-        Self { layers: vec![layer.finish()], config: json!({}), architecture: "amd64" }
+        Self { layers: vec![layer.finish()], config: json!({}), app: json!({}), architecture: "amd64" }
     }
 
     /// Replaces the `config` object of the OCI image configuration.
     pub fn config(mut self, config: Value) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Adds to the `app` object of an App Container Image's manifest.
+    pub fn app(mut self, app: Value) -> Self {
+        self.app = app;
         self
     }
 
@@ -139,11 +146,14 @@ impl Builder {
     pub fn aci(self) -> Image {
         let dir = tempfile::Builder::new().prefix("hull-image-").tempdir().expect("a temporary directory");
         let path = dir.path().join("busybox.aci");
-        let manifest = json!({
+        let mut manifest = json!({
             "acKind": "ImageManifest", "acVersion": "0.8.11", "name": "example.com/busybox",
             "labels": [{ "name": "os", "value": "linux" }, { "name": "arch", "value": "amd64" }],
             "app": { "exec": ["/bin/echo", "from", "the", "image"], "user": "0", "group": "0" },
         });
+        for (name, value) in self.app.as_object().expect("an object") {
+            manifest["app"][name] = value.clone();
+        }
         let mut target = tar::Builder::new(Vec::new());
         let bytes = serde_json::to_vec(&manifest).expect("plain JSON");
         let mut header = header(tar::EntryType::Regular, 0o644, bytes.len());

@@ -355,3 +355,87 @@ fn a_command_found_through_a_link_runs_under_its_own_name() {
     spec.environment = vec![("PATH".into(), "/nope:/bin".into())];
     check_on(Flavour::Nspawn, &image, &spec, "hello\n");
 }
+
+/// Runs one pod everywhere; `want` is what its app says.
+#[track_caller]
+fn check_pod(spec: &hull_agent_protocol::PodSpec, want: &str) {
+    let image = Image::new();
+    for flavour in FLAVOURS {
+        let ran = Rig::start(flavour, &image, spec.clone()).finish();
+        assert_eq!(ran.text(2), want, "{flavour:?}: {:?}; stderr: {}", ran.failed, ran.text(3));
+    }
+}
+
+#[test]
+fn a_root_may_be_read_only() {
+    let mut spec = shell("touch /x 2>/dev/null || echo no; touch /dev/shm/x && pwd");
+    spec.read_only_root = true;
+    spec.working_directory = "/made/for/it".into();
+    check(&spec, "no\n/made/for/it\n");
+}
+
+#[test]
+fn names_and_resolvers_are_the_pods() {
+    let image = Image::new();
+    symlink("../run/resolv.conf", image.path("etc/resolv.conf")).unwrap();
+    let mut spec =
+        pod(vec![shell("cat /etc/hosts /etc/resolv.conf; [ -L /etc/resolv.conf ] && echo link; true")]);
+    spec.hosts = Some("192.0.2.1 one\n".into());
+    spec.resolver = Some("nameserver 192.0.2.2\n".into());
+    check_pod(&spec, "192.0.2.1 one\nnameserver 192.0.2.2\n");
+    for flavour in FLAVOURS {
+        let ran = Rig::start(flavour, &image, spec.clone()).finish();
+        assert_eq!(ran.text(2), "192.0.2.1 one\nnameserver 192.0.2.2\n", "{flavour:?}");
+    }
+}
+
+#[test]
+fn commands_before_the_app_are_roots_and_can_fail_it() {
+    let command = |script: &str| vec!["/bin/sh".to_owned(), "-c".into(), script.into()];
+    let mut spec = shell("cat /tmp/made; id -u");
+    spec.user = "web".into();
+    spec.pre_start = vec![command("id -u > /tmp/made"), command("echo two >> /tmp/made")];
+    check(&spec, "0\ntwo\n33\n");
+    spec.pre_start.push(command("exit 3"));
+    check_fails(&Image::new(), &spec, "pre-start command \"/bin/sh\": it ended with code 3");
+}
+
+#[test]
+fn sysctls_are_set_where_they_are_the_pods_own() {
+    let mut spec = pod(vec![shell("cat /proc/sys/kernel/msgmax")]);
+    spec.sysctls = vec![("kernel.msgmax".into(), "9001".into())];
+    let image = Image::new();
+    for flavour in FLAVOURS {
+        let ran = Rig::start(flavour, &image, spec.clone()).finish();
+        match flavour {
+            Flavour::Fly => assert!(ran.failed[0].2.contains("kernel.msgmax is the host's"), "{ran:?}"),
+            _ => assert_eq!(ran.text(2), "9001\n", "{flavour:?}: {ran:?}"),
+        }
+    }
+    spec.sysctls = vec![("kernel.core_pattern".into(), "x".into())];
+    for flavour in FLAVOURS {
+        let ran = Rig::start(flavour, &image, spec.clone()).finish();
+        assert!(ran.failed[0].2.contains("kernel.core_pattern is the host's"), "{flavour:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_filter_is_the_last_thing_before_the_program() {
+    // BPF: load nr; return ALLOW for all but mkdir (83), for which EPERM.
+    let instruction = |code: u64, jt: u64, jf: u64, k: u64| code | jt << 16 | jf << 24 | k << 32;
+    let program = vec![
+        instruction(0x20, 0, 0, 0),
+        instruction(0x15, 0, 1, 83),
+        instruction(0x06, 0, 0, 0x0005_0001),
+        instruction(0x06, 0, 0, 0x7fff_0000),
+    ];
+    let mut app = shell("mkdir /tmp/x 2>/dev/null || echo no; grep CapEff /proc/self/status | cut -f2");
+    app.capabilities = vec!["CAP_KILL".into()];
+    app.seccomp = Some(0);
+    let mut spec = pod(vec![app]);
+    spec.seccomp = vec![program];
+    check_pod(&spec, "no\n0000000000000020\n");
+    spec.apps[0].seccomp = Some(1);
+    let ran = Rig::start(Flavour::Nspawn, &Image::new(), spec).finish();
+    assert!(ran.failed[0].2.contains("no system call filter 1"), "{ran:?}");
+}

@@ -2,8 +2,7 @@
 
 use clap::ValueEnum;
 use hull_image::Insecure;
-
-use crate::{Error, Kind};
+use hull_pod::Waived;
 
 /// One word of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -20,8 +19,11 @@ pub(crate) enum InsecureOption {
     Http,
     /// Fetch public keys over plain HTTP
     Pubkey,
+    /// Give apps every capability
     Capabilities,
+    /// Leave the kernel's files as they are
     Paths,
+    /// Filter no system calls
     Seccomp,
     /// image, tls, http and pubkey
     AllFetch,
@@ -42,23 +44,18 @@ pub(crate) fn of_fetch(options: &[InsecureOption]) -> Insecure {
     }
 }
 
-/// What protects the host from a pod cannot be switched off: a pod that was told it would be must not run
-/// as if it were.
-///
-/// # Errors
-/// Such an option, for a command that runs pods.
-pub(crate) fn check_run(options: &[InsecureOption]) -> Result<(), Error> {
-    use InsecureOption::{All, AllRun, Capabilities, Paths, Seccomp};
-    let asked = options.iter().find(|option| matches!(option, Capabilities | Paths | Seccomp | AllRun | All));
-    let Some(asked) = asked.and_then(InsecureOption::to_possible_value) else { return Ok(()) };
-    Err(Error::new(
-        Kind::User,
-        format!(
-            "--insecure-options={}: this version runs no pod with less protection than the default; image, tls, \
-             http, pubkey and all-fetch, which concern images, are there",
-            asked.get_name()
-        ),
-    ))
+/// What a pod does without.
+pub(crate) fn of_run(options: &[InsecureOption]) -> Waived {
+    let has = |one| {
+        options
+            .iter()
+            .any(|option| *option == one || matches!(option, InsecureOption::All | InsecureOption::AllRun))
+    };
+    Waived {
+        capabilities: has(InsecureOption::Capabilities),
+        paths: has(InsecureOption::Paths),
+        seccomp: has(InsecureOption::Seccomp),
+    }
 }
 
 #[cfg(test)]
@@ -82,11 +79,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_keeps_its_protections() {
+    fn a_pod_does_without_what_was_named() {
         for option in InsecureOption::value_variants() {
             let name = option.to_possible_value().unwrap().get_name().to_owned();
-            let of_pods = ["capabilities", "paths", "seccomp", "all-run", "all"].contains(&name.as_str());
-            assert_eq!(check_run(&[*option]).is_err(), of_pods, "{name}");
+            let is = |word: &str| [word, "all-run", "all"].contains(&name.as_str());
+            let (capabilities, paths, seccomp) = (is("capabilities"), is("paths"), is("seccomp"));
+            assert_eq!(of_run(&[*option]), Waived { capabilities, paths, seccomp }, "{name}");
         }
     }
 }

@@ -50,6 +50,9 @@ pub(crate) struct PodArgs {
     /// Virtual CPUs of a VM pod
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
     pub(crate) vm_cpus: Option<u8>,
+    /// What becomes of an isolator that cannot be applied: an error, or a warning
+    #[arg(long, value_enum, default_value = "strict")]
+    pub(crate) isolators: Strictness,
     /// Set an environment variable, whatever the image says
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub(crate) set_env: Vec<(String, String)>,
@@ -77,6 +80,13 @@ pub(crate) struct PodArgs {
     /// Arguments of the app: in place of an OCI or Docker image's default ones, after an ACI's
     #[arg(last = true, value_name = "ARGS")]
     pub(crate) args: Vec<String>,
+}
+
+/// As `--isolators=` spells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Strictness {
+    Strict,
+    Lenient,
 }
 
 /// As `--stage1=` spells a flavour.

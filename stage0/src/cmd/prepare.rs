@@ -9,11 +9,12 @@ use hull_image::{Image, PullPolicy};
 use hull_pod::contract::{self, Machine};
 use hull_pod::dir::{CONTRACT, MANIFEST};
 use hull_pod::manifest::{App, Isolator, NameValue, RuntimeApp, RuntimeImage, STOP_SIGNAL};
+use hull_pod::wire;
 use hull_pod::{AppName, Contract, Flavour, Manifest, PodDir, PodId, Prepared, Preparing};
 
 use super::fetch::Wanted;
 use crate::cli::insecure;
-use crate::cli::pod::PodArgs;
+use crate::cli::pod::{PodArgs, Strictness};
 use crate::host::kvm::Kvm;
 use crate::host::{AGENT, Host, KERNEL};
 use crate::{Error, Kind};
@@ -34,7 +35,6 @@ pub(super) fn prepare_pod(
     interactive: bool,
     host: &Host,
 ) -> Result<(PodDir<Prepared>, PathBuf), Error> {
-    insecure::check_run(&host.insecure_options)?;
     let flavour = choose(args.stage1.map(Flavour::from), Kvm::look, nix::unistd::geteuid().is_root())?;
     let stage1 = host.stage1(flavour)?;
     let id = PodId::random().doing(Kind::Host, || "name the pod".into())?;
@@ -45,6 +45,9 @@ pub(super) fn prepare_pod(
     let manifest = Manifest::new(vec![runtime_app(args, &image)?]);
     let contract = Contract { interactive, ..contract(args, host, flavour, &id, &image)? };
     let doing = || format!("prepare pod {id}");
+    for warning in wire::check(&manifest, &contract).doing(Kind::User, doing)? {
+        eprintln!("{warning}");
+    }
     let pod = PodDir::create(&host.pods()?, id.clone()).doing(Kind::Host, doing)?;
     if let Err(why) = fill(&pod, &manifest, &contract) {
         discard(pod);
@@ -180,6 +183,8 @@ fn contract(
         agent: host.installed(AGENT)?,
         machine,
         interactive: false,
+        lenient: args.isolators == Strictness::Lenient,
+        waived: insecure::of_run(&host.insecure_options),
         debug: host.debug,
     })
 }

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use hull_errors::Doing;
 use hull_pod::contract::LOCK_FD;
 use hull_pod::dir::CONTRACT;
-use hull_pod::{Contract, PodDir, PodId, Prepared, Running, State};
+use hull_pod::{Contract, PodDir, PodId, Prepared, Running, State, Waived};
 
 use super::prepare::{discard, prepare_pod};
 use crate::cli::insecure;
@@ -29,7 +29,6 @@ pub(crate) fn run(args: &RunArgs, host: &Host) -> Result<ExitCode, Error> {
 }
 
 pub(crate) fn run_prepared(args: &RunPreparedArgs, host: &Host) -> Result<ExitCode, Error> {
-    insecure::check_run(&host.insecure_options)?;
     let pods = host.pods()?;
     let found = pods.find(&args.uuid).doing(Kind::User, || "find the pod".into())?;
     if found.state != State::Prepared {
@@ -42,7 +41,13 @@ pub(crate) fn run_prepared(args: &RunPreparedArgs, host: &Host) -> Result<ExitCo
     let contract = found.contract().doing(Kind::Host, doing)?;
     let stage1 = host.stage1(contract.flavour)?;
     let pod = PodDir::<Prepared>::open(&pods, found.id.clone()).doing(Kind::User, doing)?;
-    let contract = Contract { interactive: args.interactive, debug: host.debug, ..contract };
+    let asked = insecure::of_run(&host.insecure_options);
+    let waived = Waived {
+        capabilities: contract.waived.capabilities || asked.capabilities,
+        paths: contract.waived.paths || asked.paths,
+        seccomp: contract.waived.seccomp || asked.seccomp,
+    };
+    let contract = Contract { interactive: args.interactive, debug: host.debug, waived, ..contract };
     pod.write_json(CONTRACT, &contract).doing(Kind::Host, doing)?;
     start(pod, &stage1)
 }

@@ -73,6 +73,8 @@ impl Rig {
             agent: agent(),
             machine: None,
             interactive: false,
+            lenient: false,
+            waived: hull_pod::Waived::default(),
             debug: false,
         };
         pod.write_json(MANIFEST, &Manifest::new(apps.collect())).unwrap();

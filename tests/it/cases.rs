@@ -218,8 +218,11 @@ pub(crate) fn the_kernels_files_are_protected(flavour: Flavour) {
                   (echo 1 > /sys/kernel/profiling) 2>/dev/null && echo wrote sys; \
                   [ -s /proc/kcore ] && echo kcore; [ \"$(head -c 1 /proc/kallsyms)\" ] && echo kallsyms; \
                   mount -t tmpfs none /tmp 2>/dev/null && echo mounted; \
-                  mknod /tmp/disk b 8 0 2>/dev/null; head -c 1 /tmp/disk 2>/dev/null && echo read a disk; true";
-    assert_eq!(hull.shell(flavour, script).success(), "");
+                  mknod /tmp/disk b 8 0 2>/dev/null && echo made a disk; \
+                  head -c 1 /tmp/disk 2>/dev/null && echo read a disk; true";
+    // A machine of its own has no disk to make but its own, and not that way.
+    let made = if flavour == Flavour::Kvm { "made a disk\n" } else { "" };
+    assert_eq!(hull.shell(flavour, script).success(), made);
 }
 
 pub(crate) fn chroot_does_not_lead_out(flavour: Flavour) {

@@ -57,16 +57,16 @@ fn words_that_go_away_still_work_and_say_so() {
 }
 
 #[test]
-fn a_pod_keeps_its_protections() {
+fn what_waives_a_pods_protections_means_nothing_to_a_fetch() {
     let hull = Hull::new();
     let image = Image::standard().reference();
-    for word in ["capabilities", "paths", "seccomp", "all-run", "all"] {
+    for word in ["capabilities", "paths", "seccomp", "all-run"] {
         let option = format!("--insecure-options={word}");
-        hull.hull(&["prepare", "--stage1=fly", &option, &image, "--", "/bin/true"]).failure(&[&option]);
-        // To a fetch they mean nothing, as in rkt.
-        hull.hull(&["fetch", &option, &image]).success();
+        assert!(hull.hull(&["fetch", &option, &image]).success().starts_with("sha256-"));
+        // Nor does it open a way in for images.
+        let unsigned = hull_tests::image::Builder::standard().aci();
+        hull.hull(&["fetch", &option, &unsigned.reference()]).failure(&["signature"]);
     }
-    assert_eq!(hull.pods(), Vec::<String>::new());
 }
 
 #[test]

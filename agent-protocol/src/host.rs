@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::frame::Frame;
-use crate::message::{AgentFault, FromAgent, Message, Outcome};
+use crate::message::{AgentFault, FromAgent, Message, Outcome, PROCESS_CHANNEL_FIRST, PROCESSES_MAX};
 use crate::spec::{PodSpec, StandardStreams};
 use crate::window::{Receiving, Sending};
 use crate::{CONTROL_CHANNEL, VERSION, Violation};
@@ -45,6 +45,17 @@ pub enum Event {
         outcome: Outcome,
     },
     Finished,
+    ProcessStarted {
+        process: u32,
+    },
+    ProcessFailed {
+        process: u32,
+        text: String,
+    },
+    ProcessExited {
+        process: u32,
+        outcome: Outcome,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +71,16 @@ pub struct Host {
     greeted: bool,
     finished: bool,
     apps: Vec<AppPhase>,
+    /// Those that were asked for and have not ended.
+    processes: BTreeMap<u32, Process>,
     outputs: BTreeMap<u32, Receiving>,
     inputs: BTreeMap<u32, Sending>,
+}
+
+#[derive(Debug)]
+struct Process {
+    started: bool,
+    streams: StandardStreams,
 }
 
 impl Host {
@@ -71,6 +90,7 @@ impl Host {
             greeted: false,
             finished: false,
             apps: vec![AppPhase::Starting; pod.apps.len()],
+            processes: BTreeMap::new(),
             outputs: BTreeMap::new(),
             inputs: BTreeMap::new(),
         };
@@ -81,17 +101,29 @@ impl Host {
     }
 
     fn add_streams(&mut self, streams: StandardStreams) {
-        match streams {
-            StandardStreams::Pipes { stdin, stdout, stderr } => {
-                self.inputs.extend(stdin.map(|channel| (channel, Sending::default())));
-                self.outputs.insert(stdout, Receiving::default());
-                self.outputs.insert(stderr, Receiving::default());
-            }
-            StandardStreams::Terminal { channel, .. } => {
-                self.inputs.insert(channel, Sending::default());
-                self.outputs.insert(channel, Receiving::default());
-            }
+        self.inputs.extend(streams.input().map(|channel| (channel, Sending::default())));
+        self.outputs.extend(streams.outputs().map(|channel| (channel, Receiving::default())));
+    }
+
+    /// Expects word of a process that the agent is told to start; `false` if there are too many already.
+    ///
+    /// # Panics
+    /// If the number or a channel was used before: our own bug.
+    pub fn exec(&mut self, process: u32, streams: StandardStreams) -> bool {
+        if self.processes.len() >= PROCESSES_MAX {
+            return false;
         }
+        let mut channels = streams.outputs().chain(streams.input());
+        assert!(channels.all(|channel| channel >= PROCESS_CHANNEL_FIRST), "a channel of an app's");
+        let taken = self.processes.insert(process, Process { started: false, streams });
+        assert!(taken.is_none(), "process {process} was asked for twice");
+        self.add_streams(streams);
+        true
+    }
+
+    /// Whether the app's program runs.
+    pub fn is_running(&self, app: u16) -> bool {
+        self.apps.get(usize::from(app)) == Some(&AppPhase::Running)
     }
 
     /// Whether the agent has said its first word.
@@ -164,6 +196,20 @@ impl Host {
                 text.truncate(text.floor_char_boundary(FAILED_TEXT_MAX));
                 Ok(Some(Event::Failed { app, fault, text }))
             }
+            FromAgent::ProcessStarted { process } => {
+                let found = self.processes.get_mut(&process).filter(|found| !found.started);
+                found.ok_or_else(|| unknown(process))?.started = true;
+                Ok(Some(Event::ProcessStarted { process }))
+            }
+            FromAgent::ProcessFailed { process, mut text } => {
+                self.end_process(process, false)?;
+                text.truncate(text.floor_char_boundary(FAILED_TEXT_MAX));
+                Ok(Some(Event::ProcessFailed { process, text }))
+            }
+            FromAgent::ProcessExited { process, outcome } => {
+                self.end_process(process, true)?;
+                Ok(Some(Event::ProcessExited { process, outcome }))
+            }
             FromAgent::Finished => {
                 self.finished = true;
                 Ok(Some(Event::Finished))
@@ -176,6 +222,18 @@ impl Host {
                 Ok(Some(Event::InputAllowed { channel }))
             }
         }
+    }
+
+    fn end_process(&mut self, process: u32, started: bool) -> Result<(), Violation> {
+        let found = self.processes.remove(&process).filter(|found| found.started == started);
+        let streams = found.ok_or_else(|| unknown(process))?.streams;
+        if let Some(input) = streams.input() {
+            self.inputs.remove(&input);
+        }
+        for output in streams.outputs() {
+            self.outputs.remove(&output);
+        }
+        Ok(())
     }
 
     fn greet(&mut self, version: u32) -> Result<(), Violation> {
@@ -201,6 +259,10 @@ impl Host {
         *phase = to;
         Ok(())
     }
+}
+
+fn unknown(process: u32) -> Violation {
+    Violation(format!("a message about process {process}, which is not expected"))
 }
 
 #[cfg(test)]
@@ -259,6 +321,58 @@ mod tests {
         check(vec![message(&HELLO), data(1, 1)], "channel 1, which is no output");
         check(vec![message(&HELLO), data(2, 0), data(2, 1)], "ended");
         check(vec![message(&HELLO), data(2, WINDOW as usize), data(2, 1)], "window");
+    }
+
+    const PROCESS: StandardStreams = StandardStreams::Pipes {
+        stdin: Some(PROCESS_CHANNEL_FIRST),
+        stdout: PROCESS_CHANNEL_FIRST + 1,
+        stderr: PROCESS_CHANNEL_FIRST + 2,
+    };
+
+    /// As [`check`], after process 7 was asked for.
+    #[track_caller]
+    fn check_process(frames: Vec<Frame>, want: &str) {
+        let mut host = host();
+        host.receive(message(&HELLO)).unwrap();
+        host.receive(message(&STARTED)).unwrap();
+        assert!(host.exec(7, PROCESS));
+        let got = frames.into_iter().try_for_each(|f| host.receive(f).map(|_| ()));
+        match (got, want) {
+            (Ok(()), "") => (),
+            (Err(v), want) if !want.is_empty() && v.0.contains(want) => (),
+            (got, want) => panic!("got {got:?}, want {want:?}"),
+        }
+    }
+
+    #[test]
+    fn a_process_is_spoken_of_in_order_and_only_when_asked_for() {
+        let started = |process| message(&FromAgent::ProcessStarted { process });
+        let exited = |process| message(&FromAgent::ProcessExited { process, outcome: Outcome::Code(0) });
+        let failed = || message(&FromAgent::ProcessFailed { process: 7, text: "no".into() });
+        let data = || Frame { channel: PROCESS_CHANNEL_FIRST + 1, payload: vec![1] };
+        check_process(vec![started(7), data(), exited(7)], "");
+        check_process(vec![failed()], "");
+        check_process(vec![started(8)], "process 8");
+        check_process(vec![started(7), started(7)], "process 7");
+        check_process(vec![exited(7)], "process 7");
+        check_process(vec![started(7), failed()], "process 7");
+        check_process(vec![started(7), exited(7), exited(7)], "process 7");
+        check_process(vec![started(7), exited(7), data()], "no output");
+    }
+
+    #[test]
+    fn processes_are_bounded_and_room_comes_back() {
+        let mut host = host();
+        host.receive(message(&HELLO)).unwrap();
+        let channel = |n: u32| StandardStreams::Terminal {
+            channel: PROCESS_CHANNEL_FIRST + n,
+            size: crate::TerminalSize { rows: 1, columns: 1 },
+        };
+        let most = u32::try_from(PROCESSES_MAX).unwrap();
+        (0..most).for_each(|n| assert!(host.exec(n, channel(n))));
+        assert!(!host.exec(most, channel(most)));
+        host.receive(message(&FromAgent::ProcessFailed { process: 3, text: String::new() })).unwrap();
+        assert!(host.exec(most, channel(most)));
     }
 
     #[test]

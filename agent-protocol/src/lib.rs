@@ -13,7 +13,9 @@ pub mod spec;
 pub mod window;
 
 pub use frame::{Decoder, Frame};
-pub use message::{AGENT_PORT, CONTROL_CHANNEL, DOORBELL_PORT, FromAgent, Outcome, ToAgent, VERSION};
+pub use message::{
+    AGENT_PORT, CONTROL_CHANNEL, DOORBELL_PORT, FromAgent, Outcome, PROCESS_CHANNEL_FIRST, ToAgent, VERSION,
+};
 pub use spec::{AppSpec, ImageSource, Limits, PodSpec, ResourceLimit, StandardStreams, TerminalSize};
 
 /// How a peer broke the protocol. The text names what was received; the peer is not trusted again.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::frame::FRAME_MAX;
-use crate::spec::{PodSpec, TerminalSize};
+use crate::spec::{PodSpec, StandardStreams, TerminalSize};
 use crate::{Frame, Violation};
 
 /// The version both ends say first. A host refuses an agent of another version: both come from one
@@ -20,6 +20,13 @@ pub const DOORBELL_PORT: u16 = 0x600;
 /// The channel of the control messages; every other channel carries an app's bytes.
 pub const CONTROL_CHANNEL: u32 = 0;
 
+/// The first channel of processes that join an app ([`ToAgent::Exec`]). These end while what was meant for
+/// them is on its way, so the agent drops what comes on one that it does not know.
+pub const PROCESS_CHANNEL_FIRST: u32 = 1 << 16;
+
+/// Most processes that are in a pod's apps at a time beside what these start themselves.
+pub const PROCESSES_MAX: usize = 64;
+
 /// What the host says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -35,6 +42,11 @@ pub enum ToAgent {
     Resize { channel: u32, size: TerminalSize },
     /// The host has consumed `bytes` of a channel; the agent may send as many more.
     Credit { channel: u32, bytes: u32 },
+    /// Runs one more program in an app that runs, with the app's user, rights and limits. `process` is new;
+    /// the channels too, from [`PROCESS_CHANNEL_FIRST`] on.
+    Exec { process: u32, app: u16, exec: Vec<String>, streams: StandardStreams },
+    /// Delivers a signal to such a process; one that has ended minds nothing.
+    SignalProcess { process: u32, signal: i32 },
 }
 
 /// What the agent says.
@@ -53,6 +65,12 @@ pub enum FromAgent {
     /// closes the link when it has read this; the agent of a VM waits for that before it ends the
     /// machine, lest the message go down with it.
     Finished,
+    /// The program of an [`ToAgent::Exec`] runs.
+    ProcessStarted { process: u32 },
+    /// It could not be started. Nothing more is said of this process.
+    ProcessFailed { process: u32, text: String },
+    /// It ended, and every byte of its streams has been sent. Nothing more is said of this process.
+    ProcessExited { process: u32, outcome: Outcome },
     /// The agent has consumed `bytes` of a channel; the host may send as many more.
     Credit { channel: u32, bytes: u32 },
 }

@@ -212,6 +212,25 @@ pub enum StandardStreams {
     Terminal { channel: u32, size: TerminalSize },
 }
 
+impl StandardStreams {
+    /// The channel of the bytes to the app.
+    pub fn input(self) -> Option<u32> {
+        match self {
+            Self::Pipes { stdin, .. } => stdin,
+            Self::Terminal { channel, .. } => Some(channel),
+        }
+    }
+
+    /// The channels of the bytes from the app.
+    pub fn outputs(self) -> impl Iterator<Item = u32> {
+        let outputs = match self {
+            Self::Pipes { stdout, stderr, .. } => [Some(stdout), Some(stderr)],
+            Self::Terminal { channel, .. } => [Some(channel), None],
+        };
+        outputs.into_iter().flatten()
+    }
+}
+
 /// As `struct winsize` of tty_ioctl(4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,7 +5,8 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::io::{self, Write, pipe, stdin, stdout};
+use std::fs::File;
+use std::io::{self, Read, Write, pipe, stdin, stdout};
 use std::os::fd::{AsFd, OwnedFd};
 
 use hull_agent_protocol::message::AgentFault;
@@ -13,14 +14,14 @@ use hull_agent_protocol::{AppSpec, PodSpec};
 use hull_errors::{Doing, chain};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl, open};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, fstat, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{
-    AccessFlags, Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, execve, faccessat, fchdir, fchown,
-    getppid, read, setgroups, setresgid, setresuid, setsid,
+    AccessFlags, Gid, Pid, Uid, chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdout, execve, faccessat,
+    fchdir, fchown, getppid, read, setgroups, setresgid, setresuid, setsid,
 };
 
 use crate::cgroup::AppCgroup;
@@ -41,11 +42,48 @@ const SYS_ADMIN: u64 = 1 << 21;
 #[derive(Debug)]
 pub(crate) struct Launch<'a> {
     pub(crate) app: &'a AppSpec,
-    pub(crate) dir: &'a AppDir,
+    pub(crate) room: Room<'a>,
     pub(crate) side: AppSide,
     pub(crate) cgroup: Option<&'a AppCgroup>,
     pub(crate) machine: Machine,
     pub(crate) pod: &'a PodSpec,
+}
+
+/// Where the child goes to.
+#[derive(Debug)]
+pub(crate) enum Room<'a> {
+    /// Namespaces and a root of its own, which it furnishes.
+    New(&'a AppDir),
+    /// Those of an app that runs.
+    Running(&'a Namespaces),
+}
+
+/// What makes an app's world. Opened before its program could make another: later, `/proc` would show
+/// whatever namespaces the program has chosen to be in, with files of its choice.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    mounts: File,
+    cgroup: File,
+    /// The app's root. The root of the mount namespace is another where the machine's own root is not
+    /// (chroot(2)): setns(2) would put us there.
+    root: OwnedFd,
+}
+
+impl Namespaces {
+    fn of(pid: Pid) -> io::Result<Self> {
+        let namespace = |name: &str| File::open(format!("/proc/{pid}/ns/{name}"));
+        let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = open(format!("/proc/{pid}/root").as_str(), directory, Mode::empty())?;
+        Ok(Self { mounts: namespace("mnt")?, cgroup: namespace("cgroup")?, root })
+    }
+
+    fn join(&self) -> nix::Result<()> {
+        setns(&self.cgroup, CloneFlags::CLONE_NEWCGROUP)?;
+        setns(&self.mounts, CloneFlags::CLONE_NEWNS)?;
+        fchdir(&self.root)?;
+        chroot(".")?;
+        chdir("/")
+    }
 }
 
 /// A child on its way to its program.
@@ -59,12 +97,13 @@ pub(crate) struct Launched {
 pub(crate) fn launch(with: &Launch<'_>) -> Result<Launched, Error> {
     let doing = || format!("start a process for app {}", with.app.name);
     let (reader, writer) = pipe().doing(AgentFault::Machine, doing)?;
-    let report = Report::new(reader.into()).doing(AgentFault::Machine, doing)?;
+    let (go_reader, go_writer) = pipe().doing(AgentFault::Machine, doing)?;
+    let reader = nonblocking(reader.into()).doing(AgentFault::Machine, doing)?;
     match sys::fork().doing(AgentFault::Machine, doing)? {
-        Some(pid) => Ok(Launched { pid, report }),
+        Some(pid) => Ok(Launched { pid, report: Report::new(reader, pid, go_writer) }),
         None => {
-            drop(report);
-            let Err(why) = become_app(with, &writer);
+            drop((reader, go_writer));
+            let Err(why) = become_app(with, &writer, go_reader);
             let fault = if *why.kind() == AgentFault::Pod { b'P' } else { b'M' };
             let mut reason = chain(&why);
             reason.truncate(reason.floor_char_boundary(REASON_MAX));
@@ -80,6 +119,10 @@ pub(crate) fn launch(with: &Launch<'_>) -> Result<Launched, Error> {
 pub(crate) struct Report {
     fd: OwnedFd,
     bytes: Vec<u8>,
+    pid: Pid,
+    /// Until the child was told to go on.
+    go: Option<io::PipeWriter>,
+    namespaces: Option<Namespaces>,
 }
 
 /// What a child came to.
@@ -96,9 +139,23 @@ pub(crate) enum Word {
 }
 
 impl Report {
-    fn new(fd: OwnedFd) -> io::Result<Self> {
-        fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok(Self { fd, bytes: vec![] })
+    fn new(fd: OwnedFd, pid: Pid, go: io::PipeWriter) -> Self {
+        Self { fd, bytes: vec![], pid, go: Some(go), namespaces: None }
+    }
+
+    /// The namespaces that the child has made.
+    pub(crate) fn take_namespaces(&mut self) -> Option<Namespaces> {
+        self.namespaces.take()
+    }
+
+    /// Looks at the namespaces of a child that waits for that, and lets it go on.
+    fn look(&mut self) {
+        if self.bytes.len() >= NAMESPACE_LEN
+            && let Some(mut go) = self.go.take()
+        {
+            self.namespaces = Namespaces::of(self.pid).ok(); // Without, nobody can join the app.
+            let _ = go.write_all(&[0]); // A child that is gone needs no leave.
+        }
     }
 
     /// Reads on; `Some` once the child has executed its program or ended.
@@ -106,7 +163,10 @@ impl Report {
         let mut chunk = [0; 512];
         loop {
             match read(&self.fd, &mut chunk) {
-                Ok(len @ 1..) => self.bytes.extend_from_slice(&chunk[..len]),
+                Ok(len @ 1..) => {
+                    self.bytes.extend_from_slice(&chunk[..len]);
+                    self.look();
+                }
                 Err(Errno::EINTR) => (),
                 Err(Errno::EAGAIN) => return None,
                 Ok(0) | Err(_) => return Some(parse(&self.bytes)),
@@ -119,6 +179,14 @@ impl AsFd for Report {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// `N` and a number.
+const NAMESPACE_LEN: usize = 9;
+
+fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
+    fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(fd)
 }
 
 /// `N` and the eight bytes of a namespace, then nothing, or `P` or `M` and a text.
@@ -142,37 +210,54 @@ fn parse(bytes: &[u8]) -> Word {
 /// The steps from a copy of the agent to the app's program. Their order is what keeps the app in:
 /// namespaces and mounts while we may do anything, then the root, then the files of the image, which
 /// only now cannot lead outside, then the rights, then the program.
-fn become_app(with: &Launch<'_>, report: &io::PipeWriter) -> Result<Infallible, Error> {
+fn become_app(with: &Launch<'_>, report: &io::PipeWriter, go: io::PipeReader) -> Result<Infallible, Error> {
     let app = with.app;
     let machine = |what: &'static str| move || what.to_owned();
     setsid().doing(AgentFault::Machine, machine("start a session"))?;
     sys::join_own_session_keyring()
         .or_else(|why| if why.raw_os_error() == Some(libc::ENOSYS) { Ok(()) } else { Err(why) })
         .doing(AgentFault::Machine, machine("make a keyring"))?;
-    isolate(with, report).doing(AgentFault::Machine, machine("make the app's namespaces"))?;
-    let furniture = Furniture {
-        terminal: matches!(with.side, AppSide::Terminal),
-        cgroup: with.cgroup.is_some(),
-        hostname: with.machine.has_own_name().then_some(with.pod.hostname.as_str()),
-        protect: app.protect_paths,
-        hosts: with.pod.hosts.as_deref(),
-        resolver: with.pod.resolver.as_deref(),
+    let inside = match with.room {
+        Room::New(dir) => {
+            let namespace = isolate(with).doing(AgentFault::Machine, machine("make the app's namespaces"))?;
+            let furniture = Furniture {
+                terminal: matches!(with.side, AppSide::Terminal { .. }),
+                cgroup: with.cgroup.is_some(),
+                hostname: with.machine.has_own_name().then_some(with.pod.hostname.as_str()),
+                protect: app.protect_paths,
+                hosts: with.pod.hosts.as_deref(),
+                resolver: with.pod.resolver.as_deref(),
+            };
+            // Nodes and directories get the modes they are made with.
+            umask(Mode::empty());
+            root::furnish(dir, furniture)?;
+            let inside = root::enter(dir)?;
+            show(namespace, report, go).doing(AgentFault::Machine, machine("show the app's namespaces"))?;
+            inside
+        }
+        Room::Running(namespaces) => {
+            // First in, so that no limit of the app's is missed by what follows.
+            with.cgroup
+                .map_or(Ok(()), AppCgroup::join)
+                .doing(AgentFault::Machine, machine("enter the cgroup"))?;
+            let joined = namespaces.join().and_then(|()| Root::open("/"));
+            joined.doing(AgentFault::Machine, machine("enter the app's namespaces"))?
+        }
     };
-    // Nodes and directories get the modes they are made with.
-    umask(Mode::empty());
-    root::furnish(with.dir, furniture)?;
-    let inside = root::enter(with.dir)?;
     let identity = read_identity(&inside, app)?;
     connect(&with.side, identity.uid).doing(AgentFault::Machine, machine("connect the standard streams"))?;
     umask(Mode::from_bits_truncate(0o022));
     work_in(&inside, &app.working_directory)?;
-    if app.read_only_root {
+    let is_new = matches!(with.room, Room::New(_));
+    if is_new && app.read_only_root {
         root::make_read_only().doing(AgentFault::Machine, machine("write-protect the app's root"))?;
     }
     limits::limit(&app.limits).doing(AgentFault::Machine, machine("set resource limits"))?;
     sys::cloexec_from(3).doing(AgentFault::Machine, machine("keep descriptors from the app"))?;
-    for command in &app.pre_start {
-        prepare(with, command, &inside)?;
+    if is_new {
+        for command in &app.pre_start {
+            prepare(with, command, &inside)?;
+        }
     }
     run(with, &app.exec, &identity, &inside)
 }
@@ -231,7 +316,8 @@ fn filter<'a>(with: &Launch<'a>) -> Result<Option<&'a [u64]>, Error> {
     }
 }
 
-fn isolate(with: &Launch<'_>, mut report: &io::PipeWriter) -> io::Result<()> {
+/// The number of the mount namespace that was made.
+fn isolate(with: &Launch<'_>) -> io::Result<u64> {
     let mut namespaces = CloneFlags::CLONE_NEWNS;
     if let Some(cgroup) = with.cgroup {
         // First in, so that the namespace's root is the app's own.
@@ -239,11 +325,13 @@ fn isolate(with: &Launch<'_>, mut report: &io::PipeWriter) -> io::Result<()> {
         namespaces |= CloneFlags::CLONE_NEWCGROUP;
     }
     unshare(namespaces)?;
-    if with.cgroup.is_none() {
-        let namespace = processes::own_mount_namespace()?;
-        report.write_all(&[b"N".as_slice(), &namespace.to_le_bytes()].concat())?;
-    }
-    Ok(())
+    processes::own_mount_namespace()
+}
+
+/// The agent looks at the namespaces and the root before anything of the image runs in them.
+fn show(namespace: u64, mut report: &io::PipeWriter, mut go: io::PipeReader) -> io::Result<()> {
+    report.write_all(&[b"N".as_slice(), &namespace.to_le_bytes()].concat())?;
+    go.read_exact(&mut [0])
 }
 
 fn read_identity(inside: &Root, app: &AppSpec) -> Result<Identity, Error> {
@@ -270,9 +358,9 @@ fn connect(side: &AppSide, uid: u32) -> io::Result<()> {
             dup2_stdout(stdout)?;
             dup2_stderr(stderr)?;
         }
-        AppSide::Terminal => {
+        AppSide::Terminal { number } => {
             let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-            let terminal = open("/dev/pts/0", flags, Mode::empty())?;
+            let terminal = open(format!("/dev/pts/{number}").as_str(), flags, Mode::empty())?;
             sys::make_controlling(terminal.as_fd())?;
             dup2_stdin(&terminal)?;
             dup2_stdout(&terminal)?;

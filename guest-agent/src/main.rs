@@ -13,6 +13,7 @@
 mod capabilities;
 mod cgroup;
 mod environment;
+mod exec;
 mod identity;
 mod inside;
 mod launch;

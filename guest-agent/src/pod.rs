@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use hull_agent_protocol::message::{AgentFault, Message};
 use hull_agent_protocol::{
-    AppSpec, CONTROL_CHANNEL, Frame, FromAgent, PodSpec, StandardStreams, ToAgent, Violation,
+    AppSpec, CONTROL_CHANNEL, Frame, FromAgent, PROCESS_CHANNEL_FIRST, PodSpec, StandardStreams, ToAgent,
+    Violation,
 };
 use hull_errors::{Doing, chain};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,10 +17,11 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
 use crate::cgroup::{AppCgroup, PodCgroup};
-use crate::launch::{Launch, Report, Word, launch};
+use crate::exec::{Processes, Request};
+use crate::launch::{Launch, Namespaces, Report, Room, Word, launch};
 use crate::link::{Link, Lost};
 use crate::machine::Machine;
-use crate::root::assemble;
+use crate::root::{AppDir, assemble};
 use crate::streams::Streams;
 use crate::supervisor::{Action, Event, Supervisor};
 use crate::{Error, limits, processes, sys};
@@ -34,6 +36,7 @@ const NAME_MAX: usize = 255;
 #[derive(Debug)]
 struct App {
     spec: AppSpec,
+    dir: Option<AppDir>,
     streams: Option<Streams>,
     cgroup: Option<AppCgroup>,
     /// The main process, until it was reaped.
@@ -41,6 +44,7 @@ struct App {
     /// Until the program runs.
     report: Option<Report>,
     namespace: Option<u64>,
+    namespaces: Option<Namespaces>,
     close_by: Option<Instant>,
 }
 
@@ -50,6 +54,8 @@ struct Pod<'a> {
     link: &'a mut Link,
     supervisor: Supervisor,
     apps: Vec<App>,
+    processes: Processes,
+    spec: &'a PodSpec,
     grace: Option<Instant>,
     finished: bool,
 }
@@ -62,6 +68,7 @@ enum Ready {
     Report(usize),
     Output(usize, usize),
     Input(usize),
+    Process(usize),
 }
 
 /// Waits for the pod, runs it, and leaves no process of it. The link's queue is not flushed.
@@ -82,7 +89,7 @@ pub(crate) fn run(machine: Machine, cgroup: Option<&PodCgroup>, link: &mut Link)
         }
     };
     let mut pod = Pod::new(machine, &spec, link);
-    pod.launch_all(&spec, cgroup);
+    pod.launch_all(cgroup);
     let ended = pod.supervise(&signals);
     pod.leave_nothing();
     ended
@@ -144,14 +151,16 @@ fn check(spec: &PodSpec) -> Result<(), Violation> {
 }
 
 impl<'a> Pod<'a> {
-    fn new(machine: Machine, spec: &PodSpec, link: &'a mut Link) -> Self {
+    fn new(machine: Machine, spec: &'a PodSpec, link: &'a mut Link) -> Self {
         let app = |spec: &AppSpec| App {
             spec: spec.clone(),
+            dir: None,
             streams: None,
             cgroup: None,
             main: None,
             report: None,
             namespace: None,
+            namespaces: None,
             close_by: None,
         };
         Self {
@@ -159,38 +168,41 @@ impl<'a> Pod<'a> {
             link,
             supervisor: Supervisor::new(&spec.apps),
             apps: spec.apps.iter().map(app).collect(),
+            processes: Processes::default(),
+            spec,
             grace: None,
             finished: false,
         }
     }
 
-    fn launch_all(&mut self, pod: &PodSpec, cgroup: Option<&PodCgroup>) {
+    fn launch_all(&mut self, cgroup: Option<&PodCgroup>) {
         for index in 0..self.apps.len() {
-            if let Err(why) = self.launch(index, pod, cgroup) {
+            if let Err(why) = self.launch(index, cgroup) {
                 let (fault, text) = (*why.kind(), chain(&why));
                 self.step(Event::StartFailed { app: index, fault, text });
             }
         }
     }
 
-    fn launch(&mut self, index: usize, pod: &PodSpec, cgroup: Option<&PodCgroup>) -> Result<(), Error> {
+    fn launch(&mut self, index: usize, cgroup: Option<&PodCgroup>) -> Result<(), Error> {
         let app = &mut self.apps[index];
         let dir = assemble(index, &app.spec)?;
         let cgroup = cgroup.map(|pod| pod.make(&app.spec.name)).transpose();
         app.cgroup =
             cgroup.doing(AgentFault::Machine, || format!("make a cgroup for app {}", app.spec.name))?;
-        limits::bound(&app.spec, app.cgroup.as_ref(), pod.lenient)?;
+        limits::bound(&app.spec, app.cgroup.as_ref(), self.spec.lenient)?;
         let connected = Streams::connect(app.spec.streams, &dir.terminals());
         let (streams, side) = connected
             .doing(AgentFault::Machine, || format!("make the standard streams of app {}", app.spec.name))?;
         let launched = launch(&Launch {
             app: &app.spec,
-            dir: &dir,
+            room: Room::New(&dir),
             side,
             cgroup: app.cgroup.as_ref(),
             machine: self.machine,
-            pod,
+            pod: self.spec,
         })?;
+        app.dir = Some(dir);
         app.streams = Some(streams);
         app.main = Some(launched.pid);
         app.report = Some(launched.report);
@@ -220,6 +232,7 @@ impl<'a> Pod<'a> {
                             input.pass_on(self.link);
                         }
                     }
+                    Ready::Process(process) => self.processes.serve(process, self.link),
                 }
             }
             self.look_at_the_clock();
@@ -252,6 +265,9 @@ impl<'a> Pod<'a> {
             if let Some(fd) = streams.input.as_ref().and_then(|input| input.wants_to_write()) {
                 polled.push((Ready::Input(index), fd, PollFlags::POLLOUT));
             }
+        }
+        for (process, fd, flags) in self.processes.polled(self.link.has_room()) {
+            polled.push((Ready::Process(process), fd, flags));
         }
         let mut fds: Vec<_> = polled.iter().map(|(_, fd, flags)| PollFd::new(*fd, *flags)).collect();
         let timeout = if due.is_empty() { self.timeout() } else { PollTimeout::ZERO };
@@ -286,7 +302,10 @@ impl<'a> Pod<'a> {
     }
 
     fn take_input(&mut self, channel: u32, bytes: &[u8]) -> Result<(), Violation> {
-        let app = self.apps.iter_mut().find(|app| input_channel(app.spec.streams) == Some(channel));
+        if channel >= PROCESS_CHANNEL_FIRST {
+            return self.processes.take_input(channel, bytes, self.link);
+        }
+        let app = self.apps.iter_mut().find(|app| app.spec.streams.input() == Some(channel));
         let app = app.ok_or_else(|| Violation(format!("bytes on channel {channel}, which is no input")))?;
         // An app that failed to start has no streams.
         match app.streams.as_mut().and_then(|streams| streams.input.as_mut()) {
@@ -296,7 +315,20 @@ impl<'a> Pod<'a> {
     }
 
     fn obey(&mut self, message: &ToAgent) -> Result<(), Violation> {
+        match message {
+            ToAgent::Exec { process, app, exec, streams } => {
+                let request = Request { process: *process, app: *app, exec, streams: *streams };
+                self.exec(&request);
+                return Ok(());
+            }
+            ToAgent::SignalProcess { process, signal } => {
+                self.processes.signal(*process, valid(*signal)?);
+                return Ok(());
+            }
+            _ => (),
+        }
         match *message {
+            ToAgent::Exec { .. } | ToAgent::SignalProcess { .. } => (),
             ToAgent::Start(_) => return Err(Violation("a second Start".into())),
             ToAgent::Signal { signal } => self.step(Event::SignalAsked { signal: valid(signal)? }),
             ToAgent::Stop { signal, grace_ms } => {
@@ -304,7 +336,11 @@ impl<'a> Pod<'a> {
                 self.step(Event::StopAsked { signal: signal.map(valid).transpose()?, grace });
             }
             ToAgent::Resize { channel, size } => {
+                self.processes.resize(channel, size);
                 self.apps.iter().filter_map(|app| app.streams.as_ref()).for_each(|s| s.resize(channel, size));
+            }
+            ToAgent::Credit { channel, bytes } if channel >= PROCESS_CHANNEL_FIRST => {
+                self.processes.credit(channel, bytes)?;
             }
             ToAgent::Credit { channel, bytes } => {
                 let streams = self.apps.iter_mut().filter_map(|app| app.streams.as_mut());
@@ -320,7 +356,10 @@ impl<'a> Pod<'a> {
     /// Reaps every child that ended: main processes of apps, and orphans that nobody else waits for.
     fn reap(&mut self) {
         while let Ok(Some((pid, outcome))) = sys::reap() {
-            let Some(app) = self.apps.iter().position(|app| app.main == Some(pid)) else { continue };
+            let Some(app) = self.apps.iter().position(|app| app.main == Some(pid)) else {
+                self.processes.ended(pid, outcome, self.link);
+                continue;
+            };
             // Its start is told before its end, whichever we noticed first.
             self.hear(app);
             self.apps[app].main = None;
@@ -330,7 +369,8 @@ impl<'a> Pod<'a> {
 
     fn hear(&mut self, app: usize) {
         let Some(word) = self.apps[app].report.as_mut().and_then(Report::read) else { return };
-        self.apps[app].report = None;
+        let report = self.apps[app].report.take();
+        self.apps[app].namespaces = report.and_then(|mut report| report.take_namespaces());
         match word {
             Word::Started { namespace } => {
                 self.apps[app].namespace = namespace;
@@ -356,6 +396,7 @@ impl<'a> Pod<'a> {
     }
 
     fn report_drained(&mut self) {
+        self.processes.report_ended(self.link);
         for app in 0..self.apps.len() {
             let drained = self.apps[app].streams.as_ref().is_none_or(Streams::have_ended);
             if drained && self.supervisor.is_draining(app) {
@@ -400,7 +441,31 @@ impl<'a> Pod<'a> {
         }
     }
 
+    /// Runs one more program in an app.
+    fn exec(&mut self, request: &Request<'_>) {
+        let running = self.supervisor.is_running(request.app.into());
+        let app = self.apps.get(usize::from(request.app)).filter(|_| running);
+        let room = app.and_then(|app| Some((app, app.dir.as_ref()?, app.namespaces.as_ref()?)));
+        let Some((app, dir, namespaces)) = room else {
+            return self.processes.refuse(request, "the app does not run", self.link);
+        };
+        let spec = AppSpec { exec: request.exec.to_vec(), streams: request.streams, ..app.spec.clone() };
+        let started = Streams::connect(spec.streams, &dir.terminals())
+            .doing(AgentFault::Machine, || "make standard streams".into())
+            .and_then(|(streams, side)| {
+                let room = Room::Running(namespaces);
+                let (cgroup, machine, pod) = (app.cgroup.as_ref(), self.machine, self.spec);
+                let launched = launch(&Launch { app: &spec, room, side, cgroup, machine, pod })?;
+                Ok((streams, launched))
+            });
+        match started {
+            Ok((streams, launched)) => self.processes.add(request, streams, launched),
+            Err(why) => self.processes.refuse(request, &chain(&why), self.link),
+        }
+    }
+
     fn kill_processes(&self, index: usize) {
+        self.processes.kill_of(index);
         let app = &self.apps[index];
         // Also where there is a cgroup: an app that was forked just now has yet to enter it.
         if let Some(pid) = app.main {
@@ -441,13 +506,6 @@ impl<'a> Pod<'a> {
                 return; // No child is left.
             }
         }
-    }
-}
-
-fn input_channel(streams: StandardStreams) -> Option<u32> {
-    match streams {
-        StandardStreams::Pipes { stdin, .. } => stdin,
-        StandardStreams::Terminal { channel, .. } => Some(channel),
     }
 }
 

@@ -32,8 +32,8 @@ pub(crate) struct Streams {
 pub(crate) enum AppSide {
     /// Without an input the app reads `/dev/null`.
     Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
-    /// Terminal number 0 of the app's own.
-    Terminal,
+    /// This terminal of the app's own.
+    Terminal { number: u32 },
 }
 
 /// Bytes from the host to the app.
@@ -82,9 +82,10 @@ impl Streams {
                 let master: OwnedFd = how.open(format!("{terminals}/ptmx"))?.into();
                 sys::unlock_terminal(master.as_fd())?;
                 sys::set_window(master.as_fd(), size)?;
+                let number = sys::terminal_number(master.as_fd())?;
                 let input = Input::new(channel, master.try_clone()?, true)?;
                 let outputs = vec![Output::new(channel, master)?];
-                Ok((Self { input: Some(input), outputs }, AppSide::Terminal))
+                Ok((Self { input: Some(input), outputs }, AppSide::Terminal { number }))
             }
         }
     }

@@ -91,6 +91,11 @@ impl Supervisor {
         matches!(self.apps[app].phase, Phase::Draining(_))
     }
 
+    /// Whether the app's program runs; `false` for an app that there is not.
+    pub(crate) fn is_running(&self, app: usize) -> bool {
+        self.apps.get(app).is_some_and(|app| app.phase == Phase::Running)
+    }
+
     /// Takes one event; appends what to do to `out`.
     pub(crate) fn step(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {

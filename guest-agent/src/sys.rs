@@ -214,6 +214,14 @@ pub(crate) fn unlock_terminal(master: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const locked) })
 }
 
+/// The number of a pseudo-terminal in its directory (tty_ioctl(4), TIOCGPTN).
+pub(crate) fn terminal_number(master: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut number: libc::c_uint = 0;
+    // SAFETY: TIOCGPTN writes one unsigned int, which outlives the call.
+    check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number) })?;
+    Ok(number)
+}
+
 /// Sets an interface's flags (netdevice(7), SIOCSIFFLAGS) through any internet socket.
 pub(crate) fn set_interface_flags(socket: BorrowedFd<'_>, name: &str, flags: i32) -> io::Result<()> {
     let mut request = InterfaceFlags { name: [0; libc::IFNAMSIZ], flags: 0, rest: [0; 22] };

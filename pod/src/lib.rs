@@ -7,6 +7,7 @@
 
 pub mod cgroup;
 pub mod contract;
+pub mod control;
 pub mod dir;
 pub mod id;
 mod isolators;

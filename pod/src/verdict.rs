@@ -36,10 +36,15 @@ pub struct AppStatus {
 impl AppStatus {
     /// The shell's number for the app's end: the code, or 128 + the signal.
     pub fn exit_code(&self) -> Option<u8> {
-        self.outcome.map(|outcome| match outcome {
-            Outcome::Code(code) => code,
-            Outcome::Signal(signal) => signal.saturating_add(128),
-        })
+        self.outcome.map(exit_code)
+    }
+}
+
+/// The shell's number for an end.
+pub fn exit_code(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Code(code) => code,
+        Outcome::Signal(signal) => signal.saturating_add(128),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
 
 /// Bytes that a pipe takes at once when poll(2) says it is writable (pipe(7), PIPE_BUF). The descriptor
@@ -47,6 +48,18 @@ impl<F: AsFd> Output<F> {
         }
         self.queue.extend(bytes);
         0
+    }
+
+    /// Whether [`Self::flush`] will not block now.
+    pub(crate) fn is_writable(&self) -> bool {
+        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Drops what is queued and all that follows. Returns how much was dropped.
+    pub(crate) fn abandon(&mut self) -> usize {
+        self.broken = true;
+        std::mem::take(&mut self.queue).len()
     }
 
     /// Writes once; call it when poll(2) says that it will not block.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use hull_agent_protocol::Outcome;
 use hull_errors::Doing;
 use hull_pod::dir::{self, STATUS};
-use hull_pod::{AppStatus, Status, Verdict};
+use hull_pod::{AppName, AppStatus, Status, Verdict};
 
 use crate::{Error, Kind, Pod};
 
@@ -63,6 +63,21 @@ impl Record {
         Ok(match (self.status.failure, codes) {
             (None, Some(codes)) => Verdict::Apps(codes),
             (failure, _) => Verdict::Failed(failure.unwrap_or_default()),
+        })
+    }
+
+    /// The number of an app; of the only one if none is named.
+    pub(crate) fn find(&self, name: Option<&AppName>) -> Result<u16, String> {
+        let names = || self.status.apps.iter().map(|app| app.name.as_str()).collect::<Vec<_>>().join(", ");
+        let place = match name {
+            None if self.status.apps.len() == 1 => Some(0),
+            None => return Err(format!("pod contains multiple apps; choose one with --app: {}", names())),
+            Some(name) => self.status.apps.iter().position(|app| app.name == *name),
+        };
+        let number = place.and_then(|place| u16::try_from(place).ok());
+        number.ok_or_else(|| match name {
+            Some(name) => format!("the pod has no app {name}; it has: {}", names()),
+            None => "the pod has no apps".into(),
         })
     }
 

@@ -1,17 +1,22 @@
 //! The conversation with the agent: bytes and signals in, bytes and the apps' ends out.
 //!
-//! One poll(2) loop, no thread. What it does about a signal or a message is decided in small steps
-//! below it; what the agent may say is decided by [`hull_agent_protocol::host::Host`].
+//! One poll(2) loop, no thread. What it does about a signal is in [`stop`], about a client of the pod's control
+//! socket in [`exec`], about a message of the agent's in [`talk`]; what the agent may say is decided by
+//! [`hull_agent_protocol::host::Host`].
 
-use std::io::{ErrorKind, Read, Write, stderr, stdin, stdout};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+mod exec;
+mod stop;
+mod talk;
+
+use std::io::{stderr, stdin, stdout};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use hull_agent_protocol::frame::{self, DATA_MAX};
-use hull_agent_protocol::host::{Event, Host};
+use hull_agent_protocol::host::Host;
 use hull_agent_protocol::message::Message;
-use hull_agent_protocol::{Decoder, PodSpec, StandardStreams, ToAgent, Violation};
+use hull_agent_protocol::{Decoder, PROCESS_CHANNEL_FIRST, PodSpec, StandardStreams, ToAgent, Violation};
 use hull_errors::Doing;
 use hull_pod::Verdict;
 use nix::errno::Errno;
@@ -19,27 +24,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::read;
 
+use self::exec::Processes;
+use self::stop::Stop;
+use self::talk::Trouble;
+use crate::control::Control;
 use crate::output::{Flushed, Output};
 use crate::record::Record;
-use crate::{Error, Kind, Pod, Signals, terminal};
-
-/// What an app gets between the signal that asks it to end and the one that makes it.
-pub const GRACE: Duration = Duration::from_secs(10);
-
-/// What the agent gets beyond the grace before its machine is taken away.
-const OBEDIENCE: Duration = Duration::from_secs(5);
+use crate::{Error, Kind, Pod, Signals};
 
 /// How long a machine may take from its start to the agent's first word. Generous: nested
 /// virtualisation on a loaded host takes tens of seconds.
 const BOOT_MAX: Duration = Duration::from_secs(120);
-
-/// Most bytes that wait for the agent: a `Start` message, all windows' worth of input, and then some. Only an
-/// agent that talks without listening lets more pile up.
-const TO_AGENT_MAX: usize = 4 << 20;
-
-/// Most reads from the agent before signals and outputs have their turn. More than a socket holds, so that
-/// the last words of an agent that has gone are heard whole.
-const READS_MAX: usize = 16;
 
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,10 +59,12 @@ pub struct Session {
     decoder: Decoder,
     /// Bytes for the agent. Bounded by the windows and by how often a user can press a key.
     to_agent: Vec<u8>,
-    input: Option<Input>,
+    inputs: Vec<Input>,
     terminal: Option<u32>,
     outputs: Vec<Output<OwnedFd>>,
     record: Record,
+    control: Control,
+    processes: Processes,
     stop: Stop,
     deadline: Option<Instant>,
     broken_pipe_told: bool,
@@ -77,14 +74,6 @@ pub struct Session {
 struct Input {
     channel: u32,
     fd: OwnedFd,
-}
-
-/// How urgently the pod has been asked to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
-    No,
-    Asked,
-    Forced,
 }
 
 impl Session {
@@ -99,10 +88,12 @@ impl Session {
             host: Host::new(spec),
             decoder: Decoder::default(),
             to_agent: vec![],
-            input: None,
+            inputs: vec![],
             terminal: None,
             outputs: vec![],
             record: Record::new(pod),
+            control: Control::listen(pod)?,
+            processes: Processes::default(),
             stop: Stop::No,
             deadline: Some(Instant::now() + BOOT_MAX),
             broken_pipe_told: false,
@@ -128,7 +119,7 @@ impl Session {
         };
         self.outputs.extend(outputs);
         if let Some(channel) = input {
-            self.input = Some(Input { channel, fd: stdin().as_fd().try_clone_to_owned()? });
+            self.inputs.push(Input { channel, fd: stdin().as_fd().try_clone_to_owned()? });
         }
         Ok(())
     }
@@ -179,7 +170,9 @@ impl Session {
         let writers: Vec<usize> =
             (0..self.outputs.len()).filter(|index| self.outputs[*index].wants_to_write()).collect();
         fds.extend(writers.iter().map(|index| PollFd::new(self.outputs[*index].fd(), PollFlags::POLLOUT)));
-        fds.extend(self.readable_input().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let readers: Vec<u32> = self.readable_inputs().map(|input| input.channel).collect();
+        fds.extend(self.readable_inputs().map(|input| PollFd::new(input.fd.as_fd(), PollFlags::POLLIN)));
+        fds.extend(self.control.polled().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let timeout = self.deadline.map_or(PollTimeout::NONE, |deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             // Rounded up, or the last millisecond would be spun away.
@@ -199,13 +192,22 @@ impl Session {
                 .filter(|(n, _)| hit(2 + n))
                 .map(|(_, index)| *index)
                 .collect(),
-            input: hit(2 + writers.len()),
+            inputs: readers
+                .iter()
+                .enumerate()
+                .filter(|(n, _)| hit(2 + writers.len() + n))
+                .map(|(_, channel)| *channel)
+                .collect(),
+            control: (2 + writers.len() + readers.len()..fds.len())
+                .enumerate()
+                .filter(|(_, index)| hit(*index))
+                .map(|(place, _)| place)
+                .collect(),
         })
     }
 
-    fn readable_input(&self) -> Option<BorrowedFd<'_>> {
-        let input = self.input.as_ref()?;
-        (self.host.input_allowed(input.channel) > 0).then(|| input.fd.as_fd())
+    fn readable_inputs(&self) -> impl Iterator<Item = &Input> {
+        self.inputs.iter().filter(|input| self.host.input_allowed(input.channel) > 0)
     }
 
     fn serve(&mut self, signals: &Signals, ready: &Ready) -> Result<Option<End>, Error> {
@@ -220,9 +222,10 @@ impl Session {
         for index in &ready.outputs {
             self.flush(*index)?;
         }
-        if ready.input {
-            self.read_input();
+        for channel in &ready.inputs {
+            self.read_input(*channel);
         }
+        self.serve_control(&ready.control)?;
         match self.talk(ready.link) {
             Ok(()) => Ok(None),
             Err(Trouble::End(end)) => Ok(Some(end)),
@@ -230,50 +233,15 @@ impl Session {
         }
     }
 
-    fn overdue(&self) -> Option<End> {
-        self.deadline.filter(|deadline| *deadline <= Instant::now())?;
-        Some(if self.stop == Stop::No { End::Silent } else { End::Abandoned })
-    }
-
-    fn on_signal(&mut self, signal: Signal) -> Result<(), Error> {
-        match (signal, self.stop, self.terminal) {
-            (Signal::SIGINT | Signal::SIGTERM, Stop::No, _) => {
-                self.stop = Stop::Asked;
-                self.deadline = Some(Instant::now() + GRACE + OBEDIENCE);
-                self.ask_to_stop(signal, GRACE)
-            }
-            (Signal::SIGINT | Signal::SIGTERM, Stop::Asked, _) => {
-                self.stop = Stop::Forced;
-                self.deadline = Some(Instant::now() + OBEDIENCE);
-                self.ask_to_stop(Signal::SIGKILL, Duration::ZERO)
-            }
-            (Signal::SIGINT | Signal::SIGTERM, Stop::Forced, _) => {
-                self.deadline = Some(Instant::now());
-                Ok(())
-            }
-            (Signal::SIGWINCH, _, Some(channel)) => {
-                self.say(&ToAgent::Resize { channel, size: terminal::size() })
-            }
-            // A size that nobody's terminal has is no news.
-            (Signal::SIGWINCH, _, None) => Ok(()),
-            (other, _, _) => self.say(&ToAgent::Signal { signal: other as i32 }),
-        }
-    }
-
-    fn ask_to_stop(&mut self, signal: Signal, grace: Duration) -> Result<(), Error> {
-        let grace_ms = u32::try_from(grace.as_millis()).expect("the grace is seconds");
-        // SIGTERM is what the host's tools send to anything; the image may know a better one.
-        let signal = (signal != Signal::SIGTERM).then_some(signal as i32);
-        self.say(&ToAgent::Stop { signal, grace_ms })
-    }
-
     fn say(&mut self, message: &ToAgent) -> Result<(), Error> {
         message.encode(&mut self.to_agent).doing(Kind::Host, || "tell the agent".into())
     }
 
-    fn read_input(&mut self) {
-        let Some(Input { channel, fd }) = &self.input else { return };
-        let (channel, allowed) = (*channel, self.host.input_allowed(*channel).min(DATA_MAX));
+    fn read_input(&mut self, channel: u32) {
+        let Some(Input { fd, .. }) = self.inputs.iter().find(|input| input.channel == channel) else {
+            return;
+        };
+        let allowed = self.host.input_allowed(channel).min(DATA_MAX);
         let mut buffer = [0; DATA_MAX];
         let count = match read(fd, &mut buffer[..allowed]) {
             Ok(count) => count,
@@ -284,7 +252,7 @@ impl Session {
         frame::encode(channel, &buffer[..count], &mut self.to_agent);
         self.host.input_sent(channel, count);
         if count == 0 {
-            self.input = None;
+            self.inputs.retain(|input| input.channel != channel);
         }
     }
 
@@ -295,13 +263,16 @@ impl Session {
             Flushed::Bytes(bytes) => self.consumed(channel, bytes),
             Flushed::Broken(bytes) => {
                 self.consumed(channel, bytes)?;
-                self.tell_broken_pipe()
+                self.tell_broken_pipe(channel)
             }
         }
     }
 
     /// What a writer without a reader gets everywhere else, the app gets too.
-    fn tell_broken_pipe(&mut self) -> Result<(), Error> {
+    fn tell_broken_pipe(&mut self, channel: u32) -> Result<(), Error> {
+        if channel >= PROCESS_CHANNEL_FIRST {
+            return self.signal_process_of(channel, Signal::SIGPIPE as i32);
+        }
         if std::mem::replace(&mut self.broken_pipe_told, true) {
             return Ok(());
         }
@@ -315,88 +286,13 @@ impl Session {
         }
     }
 
-    fn talk(&mut self, readable: bool) -> Result<(), Trouble> {
-        if readable {
-            self.listen()?;
-        }
-        // The agent may end the link while we still speak; what it said last is read first.
-        while !self.to_agent.is_empty() {
-            match self.link.write(&self.to_agent) {
-                Ok(written) => drop(self.to_agent.drain(..written)),
-                Err(why) if why.kind() == ErrorKind::WouldBlock => break,
-                Err(why) if why.kind() == ErrorKind::Interrupted => (),
-                Err(_) => {
-                    self.to_agent.clear();
-                    self.listen()?;
-                    return match self.host.is_finished() {
-                        true => Ok(()),
-                        false => Err(Trouble::End(End::LinkLost)),
-                    };
-                }
-            }
-        }
-        if self.to_agent.len() > TO_AGENT_MAX {
-            return Err(Violation("the agent talks and does not listen".into()).into());
-        }
-        Ok(())
-    }
-
-    fn listen(&mut self) -> Result<(), Trouble> {
-        let mut buffer = [0; 2 * DATA_MAX];
-        for _ in 0..READS_MAX {
-            if self.host.is_finished() {
-                break;
-            }
-            match self.link.read(&mut buffer) {
-                Ok(0) => return Err(Trouble::End(End::LinkLost)),
-                Ok(count) => self.hear(&buffer[..count])?,
-                Err(why) if why.kind() == ErrorKind::WouldBlock => break,
-                Err(why) if why.kind() == ErrorKind::Interrupted => (),
-                Err(_) => return Err(Trouble::End(End::LinkLost)),
-            }
-        }
-        Ok(())
-    }
-
-    fn hear(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
-        self.decoder.push(bytes);
-        while let Some(frame) = self.decoder.next_frame()? {
-            if let Some(event) = self.host.receive(frame)? {
-                self.on_event(event)?;
-            }
-        }
-        if self.host.has_greeted() && self.stop == Stop::No {
-            self.deadline = None;
-        }
-        Ok(())
-    }
-
-    fn on_event(&mut self, event: Event) -> Result<(), Error> {
-        match event {
-            Event::Started { app } => self.record.started(app),
-            Event::Output { channel, bytes } => {
-                let output = self.outputs.iter_mut().find(|output| output.channel == channel);
-                let dropped = output.map_or(bytes.len(), |output| output.push(&bytes));
-                self.consumed(channel, dropped)
-            }
-            Event::Exited { app, outcome } => {
-                self.record.exited(app, outcome);
-                Ok(())
-            }
-            Event::Failed { text, .. } => {
-                self.record.failed(text);
-                Ok(())
-            }
-            Event::OutputEnded { .. } | Event::InputAllowed { .. } | Event::Finished => Ok(()),
-        }
-    }
-
     /// Passes on what the pod wrote last. A user who does not want to wait for a slow reader says so with
     /// a signal.
     fn drain(&mut self, signals: &Signals) -> Result<(), Error> {
-        self.input = None;
+        self.inputs.clear();
         self.deadline = None;
         self.to_agent.clear();
+        self.end_processes();
         while self.outputs.iter().any(Output::wants_to_write) {
             let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
             let writers = self.outputs.iter().filter(|output| output.wants_to_write());
@@ -423,23 +319,8 @@ struct Ready {
     signals: bool,
     link: bool,
     outputs: Vec<usize>,
-    input: bool,
-}
-
-/// Why the loop leaves in the middle.
-enum Trouble {
-    End(End),
-    Host(Error),
-}
-
-impl From<Violation> for Trouble {
-    fn from(why: Violation) -> Self {
-        Self::End(End::Broken(why))
-    }
-}
-
-impl From<Error> for Trouble {
-    fn from(why: Error) -> Self {
-        Self::Host(why)
-    }
+    /// Channels.
+    inputs: Vec<u32>,
+    /// Places of [`Control::polled`].
+    control: Vec<usize>,
 }

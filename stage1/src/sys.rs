@@ -29,6 +29,19 @@ pub(crate) fn adopt_lock(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Takes a descriptor that the kernel has just given to this process, by accept(2) or recvmsg(2).
+///
+/// # Errors
+/// The number is none of a descriptor.
+pub(crate) fn adopt_new(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= libc::STDERR_FILENO {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: The callers in `control` pass each number that a system call returned once, and keep none: the
+    // descriptor is open and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// The window size of the terminal `fd`; `None` if it is no terminal (tty_ioctl(4), TIOCGWINSZ).
 pub(crate) fn window_size(fd: BorrowedFd<'_>) -> Option<libc::winsize> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };

@@ -1,7 +1,7 @@
 //! The user's terminal, while an interactive pod has it.
 
 use std::io::{IsTerminal, Stdin, stdin};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use hull_agent_protocol::TerminalSize;
 use hull_errors::Doing;
@@ -11,7 +11,12 @@ use crate::{Error, Kind, sys};
 
 /// The size of the user's terminal; 24 rows of 80 columns where there is none.
 pub fn size() -> TerminalSize {
-    let asked = sys::window_size(stdin().as_fd()).filter(|size| size.ws_row > 0 && size.ws_col > 0);
+    size_of(stdin().as_fd())
+}
+
+/// Likewise of any terminal.
+pub(crate) fn size_of(terminal: BorrowedFd<'_>) -> TerminalSize {
+    let asked = sys::window_size(terminal).filter(|size| size.ws_row > 0 && size.ws_col > 0);
     asked.map_or(TerminalSize { rows: 24, columns: 80 }, |size| TerminalSize {
         rows: size.ws_row,
         columns: size.ws_col,

@@ -2,6 +2,7 @@
 //! starts with the flavour (`kvm::…`, `nspawn::…`, `fly::…`) or with `host::` where no machine is started.
 
 mod cases;
+mod control;
 mod cosign;
 mod crash;
 mod dependencies;
@@ -57,6 +58,13 @@ on_every_flavour!(
     cases::the_user_and_the_groups_are_the_images,
     cases::chroot_does_not_lead_out,
     cases::what_goes_in_comes_out,
+    control::a_command_ends_with_the_pod_and_with_its_caller,
+    control::a_command_joins_the_app,
+    control::a_shell_enters_with_a_terminal,
+    control::a_stopped_pod_ends_in_order,
+    control::a_stubborn_pod_is_stopped_by_force,
+    control::two_may_stop_a_pod_at_once,
+    control::who_joins_an_app_is_no_better_off,
     crash::a_killed_pod_leaves_nothing_after_gc,
     crash::a_pod_killed_at_its_start_leaves_nothing_after_gc,
     crash::a_prepared_pod_runs_once,

@@ -13,5 +13,5 @@ pub mod terminal;
 pub mod traces;
 pub mod web;
 
-pub use hull::{Ended, Flavour, Hull};
+pub use hull::{Ended, Flavour, Hull, Started};
 pub use image::Image;

@@ -7,6 +7,7 @@
 )]
 
 mod behaviour;
+mod exec;
 mod hostile;
 mod rig;
 mod streams;

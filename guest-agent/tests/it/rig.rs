@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use hull_agent_protocol::host::{Event, Host};
 use hull_agent_protocol::message::{AgentFault, Message};
-use hull_agent_protocol::{AppSpec, Decoder, ImageSource, Outcome, PodSpec, StandardStreams, ToAgent, frame};
+use hull_agent_protocol::{
+    AppSpec, Decoder, ImageSource, Outcome, PROCESS_CHANNEL_FIRST, PodSpec, StandardStreams, ToAgent, frame,
+};
 
 /// Longest time that the agent may stay silent.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -169,6 +171,15 @@ impl Rig {
         }
     }
 
+    /// Asks for one more process in app 0, with channels from `PROCESS_CHANNEL_FIRST` + 3 × its number on.
+    pub fn exec(&mut self, process: u32, command: &[&str]) {
+        let first = PROCESS_CHANNEL_FIRST + 3 * process;
+        let streams = StandardStreams::Pipes { stdin: Some(first), stdout: first + 1, stderr: first + 2 };
+        assert!(self.host.exec(process, streams));
+        let exec = command.iter().map(ToString::to_string).collect();
+        self.say(&ToAgent::Exec { process, app: 0, exec, streams });
+    }
+
     /// Gives credit for output that was taken.
     pub fn taken(&mut self, channel: u32, len: usize) {
         if let Some(bytes) = self.host.consumed(channel, len) {
@@ -179,6 +190,62 @@ impl Rig {
     /// Reads until the app has written `text` to `channel`.
     pub fn wait_for(&mut self, channel: u32, text: &str) {
         self.wait_for_both((channel, text), (channel, ""));
+    }
+
+    /// What comes on `channel`, up to and with `text`.
+    pub fn read_until(&mut self, channel: u32, text: &str) -> String {
+        let mut got = vec![];
+        while !String::from_utf8_lossy(&got).ends_with(text) {
+            match self.next() {
+                Some(Event::Output { channel: from, bytes }) => {
+                    self.taken(from, bytes.len());
+                    assert_eq!(from, channel, "{}", String::from_utf8_lossy(&bytes));
+                    got.extend(bytes);
+                }
+                other @ (None
+                | Some(Event::Failed { .. } | Event::ProcessFailed { .. } | Event::Finished)) => {
+                    panic!("only {:?} came, then {other:?}", String::from_utf8_lossy(&got));
+                }
+                Some(_) => (),
+            }
+        }
+        String::from_utf8_lossy(&got).into_owned()
+    }
+
+    /// Reads until a process could not be started, and says why.
+    pub fn wait_for_refusal(&mut self) -> String {
+        loop {
+            match self.next() {
+                Some(Event::ProcessFailed { text, .. }) => return text,
+                None | Some(Event::Failed { .. } | Event::Finished) => panic!("nothing was refused"),
+                Some(_) => (),
+            }
+        }
+    }
+
+    /// Reads until the process has ended.
+    pub fn wait_for_process(&mut self, wanted: u32) -> Outcome {
+        loop {
+            match self.next() {
+                Some(Event::ProcessExited { process, outcome }) if process == wanted => return outcome,
+                Some(Event::Output { channel, bytes }) => self.taken(channel, bytes.len()),
+                None | Some(Event::Failed { .. } | Event::ProcessFailed { .. } | Event::Finished) => {
+                    panic!("process {wanted} did not end");
+                }
+                Some(_) => (),
+            }
+        }
+    }
+
+    /// Reads until the app has ended.
+    pub fn wait_for_exit(&mut self, wanted: u16) {
+        loop {
+            match self.next() {
+                Some(Event::Exited { app, .. }) if app == wanted => return,
+                None | Some(Event::Failed { .. } | Event::Finished) => panic!("app {wanted} did not end"),
+                Some(_) => (),
+            }
+        }
     }
 
     /// Reads until both have come, in whatever order.
@@ -214,7 +281,13 @@ impl Rig {
                     ran.exited.insert(app, outcome);
                 }
                 Event::Finished => ran.finished = true,
-                Event::Started { .. } | Event::InputAllowed { .. } => (),
+                Event::ProcessExited { process, outcome } => {
+                    ran.processes.insert(process, outcome);
+                }
+                Event::Started { .. }
+                | Event::ProcessStarted { .. }
+                | Event::ProcessFailed { .. }
+                | Event::InputAllowed { .. } => (),
             }
         }
         ran.code = self.child.wait().unwrap().code();
@@ -259,6 +332,7 @@ pub struct Ran {
     pub exited: BTreeMap<u16, Outcome>,
     pub finished: bool,
     pub code: Option<i32>,
+    pub processes: BTreeMap<u32, Outcome>,
 }
 
 impl Ran {

@@ -1,5 +1,6 @@
 //! The command line, one to one. What it means is decided in `cmd`.
 
+pub(crate) mod control;
 pub(crate) mod fetch;
 pub(crate) mod image;
 pub(crate) mod insecure;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use self::control::{EnterArgs, ExecArgs, StopArgs};
 use self::fetch::FetchArgs;
 use self::image::ImageCommand;
 use self::insecure::InsecureOption;
@@ -86,6 +88,12 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Show the state of a pod
     Status(StatusArgs),
+    /// End running pods
+    Stop(StopArgs),
+    /// Run a command in an app of a running pod
+    Exec(ExecArgs),
+    /// Look into an app of a running pod, with a shell
+    Enter(EnterArgs),
     /// Remove pods that do not run
     Rm(RmArgs),
     /// Collect what exited pods left
@@ -112,6 +120,9 @@ impl Command {
             Self::RunPrepared(_) => "run-prepared",
             Self::List(_) => "list",
             Self::Status(_) => "status",
+            Self::Stop(_) => "stop",
+            Self::Exec(_) => "exec",
+            Self::Enter(_) => "enter",
             Self::Rm(_) => "rm",
             Self::Gc(_) => "gc",
             Self::Fetch(_) => "fetch",

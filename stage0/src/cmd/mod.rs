@@ -1,6 +1,8 @@
 //! One file for each command.
 
 pub(crate) mod doctor;
+pub(crate) mod enter;
+pub(crate) mod exec;
 pub(crate) mod fetch;
 pub(crate) mod gc;
 pub(crate) mod image;
@@ -9,9 +11,11 @@ pub(crate) mod prepare;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod stop;
 pub(crate) mod trust;
 pub(crate) mod version;
 
+mod call;
 mod view;
 
 use std::fs;

@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use hull_pod::Flavour;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -24,13 +26,24 @@ fn no_descriptor_of_the_host_leaks() {
     fcntl(&careless, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     assert!(careless.as_raw_fd() > 2);
     check(&FLAVOURS, "exec ls /proc/self/fd", "0\n1\n2\n3\n");
-    // Nor into the agent: streams, link, signals, and two for this app.
+    // Nor into the agent: streams, link, signals, and two for this app. It keeps the app's root, too.
     let rig = &mut Rig::new(Flavour::Nspawn, &["echo ready; exec sleep 1000"]);
     let _started = rig.start("ready");
     let fds = std::fs::read_dir(format!("/proc/{}/fd", rig.read("pid"))).unwrap();
-    let links = fds.map(|fd| std::fs::read_link(fd.unwrap().path()).unwrap().display().to_string());
-    let dirs: Vec<_> = links.filter(|link| link.starts_with('/') && !link.starts_with("/dev/")).collect();
-    assert_eq!(dirs, Vec::<String>::new());
+    let of_a_path = |fd: &PathBuf| {
+        let link = std::fs::read_link(fd).unwrap();
+        link.starts_with("/") && !link.starts_with("/dev/")
+    };
+    let own = |fd: PathBuf| {
+        (std::fs::read_link(&fd).unwrap(), fd.join("bin/busybox").exists(), fd.join("apps").exists())
+    };
+    let dirs: Vec<_> = fds.map(|fd| fd.unwrap().path()).filter(of_a_path).map(own).collect();
+    assert!(dirs.iter().all(|dir| *dir == ("/".into(), true, false)) && dirs.len() <= 1, "{dirs:?}");
+    let host = std::fs::metadata("/").unwrap();
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", rig.read("pid"))).unwrap();
+    for fd in fds.filter_map(|fd| std::fs::metadata(fd.unwrap().path()).ok()) {
+        assert_ne!((fd.dev(), fd.ino()), (host.dev(), host.ino()));
+    }
 }
 
 #[test]

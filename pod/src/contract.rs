@@ -33,6 +33,9 @@ pub struct Contract {
     pub machine: Option<Machine>,
     /// The only app is connected to the user's terminal.
     pub interactive: bool,
+    /// Nobody waits for the pod: its stage1 belongs to no session but its own.
+    #[serde(default)]
+    pub detached: bool,
     /// An isolator that cannot be applied is a warning.
     #[serde(default)]
     pub lenient: bool,

@@ -34,6 +34,8 @@ pub enum Request {
     Stop { force: bool, grace_ms: u32 },
     /// Runs one more program in an app; the only app if none is named. Its end is answered too.
     Exec { app: Option<AppName>, exec: Vec<String>, terminal: bool },
+    /// Answered with [`Answer::Started`] once every app runs.
+    AwaitStart,
     /// To the process of this client.
     Signal { signal: i32 },
     /// The client's terminal has changed its size.
@@ -48,7 +50,7 @@ pub enum Answer {
     Done,
     /// It cannot be done, and why. The client may ask for something else.
     Refused { text: String },
-    /// The program runs.
+    /// The program runs; or every app, for who awaits that.
     Started,
     /// The program has ended, and its output was written.
     Exited { outcome: Outcome },

@@ -11,11 +11,13 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use hull_errors::Doing;
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
+use nix::unistd::close;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -106,6 +108,16 @@ impl PodDir<Running> {
         fcntl(&*self.lock, FcntlArg::F_SETFD(FdFlag::empty()))
             .doing(Kind::Host, || format!("hand over the lock of pod {}", self.id))?;
         Ok(self.lock.as_raw_fd())
+    }
+
+    /// Leaves the pod to the process that has inherited the lock.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn leave(self) -> Result<(), Error> {
+        // Dropping it would unlock, and that for all who share the descriptor: flock(2).
+        let lock = ManuallyDrop::new(self.lock);
+        close(lock.as_raw_fd()).doing(Kind::Host, || format!("leave pod {}", self.id))
     }
 }
 

@@ -11,6 +11,7 @@ pub mod control;
 pub mod dir;
 pub mod id;
 mod isolators;
+pub mod log;
 pub mod manifest;
 pub mod pods;
 mod seccomp;

@@ -55,6 +55,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Command::RunPrepared(args) => cmd::run::run_prepared(&args, &host),
         Command::List(args) => cmd::list::list(&args, &host),
         Command::Status(args) => cmd::status::status(&args, &host),
+        Command::Logs(args) => cmd::logs::logs(&args, &host),
         Command::Stop(args) => cmd::stop::stop(&args, &host),
         Command::Exec(args) => cmd::exec::exec(&args, &host),
         Command::Enter(args) => cmd::enter::enter(&args, &host),

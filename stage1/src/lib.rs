@@ -3,6 +3,7 @@
 //! streams and the signals ([`session`]) and writes down how the pod goes ([`record`]).
 
 mod control;
+mod log;
 mod output;
 pub mod pod;
 mod record;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use hull_errors::Doing;
 use hull_pod::dir::{self, CONTRACT, Lock, MANIFEST};
 use hull_pod::{Contract, Flavour, Manifest, PodId, Verdict, contract};
+use nix::unistd::setsid;
 
 use crate::record::Record;
 use crate::{Error, Kind, sys};
@@ -36,6 +37,9 @@ impl Pod {
         let manifest =
             dir::read_json(&path, MANIFEST).doing(Kind::Contract, || format!("take over pod {id}"))?;
         check(&contract, &id, provided)?;
+        if contract.detached {
+            setsid().doing(Kind::Host, || "leave the user's session".into())?;
+        }
         Ok(Self { path, contract, manifest, _lock: lock })
     }
 

@@ -34,6 +34,11 @@ impl Record {
         self.write()
     }
 
+    /// Whether every app has run.
+    pub(crate) fn has_started(&self) -> bool {
+        self.status.apps.iter().all(|app| app.started_at.is_some())
+    }
+
     /// Written with the verdict: between the two there is nothing that anybody could ask for.
     pub(crate) fn exited(&mut self, app: u16, outcome: Outcome) {
         let status = self.app(app);

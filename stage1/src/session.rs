@@ -27,7 +27,8 @@ use nix::unistd::read;
 use self::exec::Processes;
 use self::stop::Stop;
 use self::talk::Trouble;
-use crate::control::Control;
+use crate::control::{ClientId, Control};
+use crate::log::Log;
 use crate::output::{Flushed, Output};
 use crate::record::Record;
 use crate::{Error, Kind, Pod, Signals};
@@ -62,9 +63,12 @@ pub struct Session {
     inputs: Vec<Input>,
     terminal: Option<u32>,
     outputs: Vec<Output<OwnedFd>>,
+    logs: Vec<Log>,
     record: Record,
     control: Control,
     processes: Processes,
+    /// Clients that want to hear when every app runs.
+    awaiting_start: Vec<ClientId>,
     stop: Stop,
     deadline: Option<Instant>,
     broken_pipe_told: bool,
@@ -91,14 +95,17 @@ impl Session {
             inputs: vec![],
             terminal: None,
             outputs: vec![],
+            logs: vec![],
             record: Record::new(pod),
             control: Control::listen(pod)?,
             processes: Processes::default(),
+            awaiting_start: vec![],
             stop: Stop::No,
             deadline: Some(Instant::now() + BOOT_MAX),
             broken_pipe_told: false,
         };
-        for app in &spec.apps {
+        for (app, named) in spec.apps.iter().zip(&pod.manifest.apps) {
+            session.logs.extend(Log::begin(pod, &named.name, app.streams)?);
             session.connect(app.streams).doing(Kind::Host, || "connect the standard streams".into())?;
         }
         session.say(&ToAgent::Start(spec.clone()))?;

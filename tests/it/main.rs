@@ -12,6 +12,7 @@ mod images;
 mod interactive;
 mod isolators;
 mod kvm_only;
+mod logs;
 mod pulls;
 mod registry;
 mod signed;
@@ -78,6 +79,11 @@ on_every_flavour!(
     isolators::protections_are_waived_by_name_only,
     isolators::resources_are_limited,
     isolators::system_calls_are_filtered,
+    logs::a_detached_pod_runs_on_by_itself,
+    logs::a_flood_of_output_keeps_the_last_of_it,
+    logs::a_pod_with_a_terminal_has_no_log,
+    logs::logs_are_followed_until_the_pod_ends,
+    logs::what_an_app_wrote_is_kept_by_stream,
     registry::a_pod_runs_from_a_registry,
     store::a_pod_keeps_its_image,
 );

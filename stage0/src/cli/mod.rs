@@ -16,7 +16,7 @@ use self::control::{EnterArgs, ExecArgs, StopArgs};
 use self::fetch::FetchArgs;
 use self::image::ImageCommand;
 use self::insecure::InsecureOption;
-use self::pod::{GcArgs, ListArgs, PodArgs, RmArgs, RunArgs, RunPreparedArgs, StatusArgs};
+use self::pod::{GcArgs, ListArgs, LogsArgs, PodArgs, RmArgs, RunArgs, RunPreparedArgs, StatusArgs};
 use self::trust::TrustArgs;
 
 #[derive(Debug, Parser)]
@@ -88,6 +88,8 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Show the state of a pod
     Status(StatusArgs),
+    /// Print what an app has written
+    Logs(LogsArgs),
     /// End running pods
     Stop(StopArgs),
     /// Run a command in an app of a running pod
@@ -120,6 +122,7 @@ impl Command {
             Self::RunPrepared(_) => "run-prepared",
             Self::List(_) => "list",
             Self::Status(_) => "status",
+            Self::Logs(_) => "logs",
             Self::Stop(_) => "stop",
             Self::Exec(_) => "exec",
             Self::Enter(_) => "enter",

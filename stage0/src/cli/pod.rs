@@ -1,20 +1,23 @@
 //! The words of the commands about pods.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum, ValueHint};
 use hull_pod::{AppName, Flavour};
 
 use super::Format;
 use super::fetch::FetchWishes;
-use super::values::{absolute, hostname, pair};
+use super::values::{absolute, hostname, pair, since};
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// Connect the app to this terminal
     #[arg(long)]
     pub(crate) interactive: bool,
+    /// Print the pod's UUID once its apps run, and leave it to itself
+    #[arg(short, long, conflicts_with = "interactive")]
+    pub(crate) detach: bool,
     /// Write the pod's UUID to a file before the pod starts
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) uuid_file_save: Option<PathBuf>,
@@ -27,6 +30,9 @@ pub(crate) struct RunPreparedArgs {
     /// Connect the app to this terminal
     #[arg(long)]
     pub(crate) interactive: bool,
+    /// Print the pod's UUID once its apps run, and leave it to itself
+    #[arg(short, long, conflicts_with = "interactive")]
+    pub(crate) detach: bool,
     /// The pod, or an unambiguous prefix of its id
     #[arg(value_name = "UUID")]
     pub(crate) uuid: String,
@@ -142,6 +148,27 @@ pub(crate) struct OnePod {
     /// Read the id from a file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) uuid_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Print what is written from now on too, until the pod has ended
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only what was written since then: a time like 2026-01-31T12:00:00Z, or how long ago, like 10m
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub(crate) since: Option<SystemTime>,
+    /// Only so many of the last lines
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) tail: Option<usize>,
+    /// Print the time before each line
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+    /// Whose; needed where the pod has several
+    #[arg(long, value_name = "APP")]
+    pub(crate) app: Option<AppName>,
+    #[command(flatten)]
+    pub(crate) pod: OnePod,
 }
 
 #[derive(Debug, Args)]

@@ -51,6 +51,9 @@ fn contradictions_are_usage_errors() {
         &["image", "rm"],
         &["image", "export", "x"],
         &["image", "render", "x"],
+        &["run", "--interactive", "--detach", "x"],
+        &["logs"],
+        &["logs", "--since=yesterday", "x"],
         &["trust", "--root", "--prefix=example.com", "key"],
     ];
     for words in wrong {

@@ -1,5 +1,7 @@
 //! Values that are read once, here, into what cannot be wrong.
 
+use std::time::SystemTime;
+
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -26,9 +28,33 @@ pub(super) fn hostname(text: &str) -> Result<String, String> {
     }
 }
 
+/// A time, or how long ago it was.
+pub(super) fn since(text: &str) -> Result<SystemTime, String> {
+    if let Ok(time) = humantime::parse_rfc3339_weak(text) {
+        return Ok(time);
+    }
+    let ago = humantime::parse_duration(text);
+    let ago = ago.map_err(|_| "must be a time like 2026-01-31T12:00:00Z, or a duration like 10m")?;
+    let epoch = SystemTime::UNIX_EPOCH;
+    Ok(SystemTime::now().checked_sub(ago).map_or(epoch, |time| time.max(epoch)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_points_or_distances() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        let second = std::time::Duration::from_secs(1);
+        assert_eq!(since("1970-01-01T00:00:01Z"), Ok(epoch + second));
+        assert_eq!(since("1970-01-01 00:00:01"), Ok(epoch + second));
+        assert_eq!(since("9999years"), Ok(epoch), "before there was time");
+        let before = SystemTime::now();
+        let hour_ago = since("1h").unwrap();
+        assert!(hour_ago < before && hour_ago + 3600 * second >= before);
+        assert!(since("yesterday").is_err());
+    }
 
     #[test]
     fn host_names_are_host_names() {

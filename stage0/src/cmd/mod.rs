@@ -7,6 +7,7 @@ pub(crate) mod fetch;
 pub(crate) mod gc;
 pub(crate) mod image;
 pub(crate) mod list;
+pub(crate) mod logs;
 pub(crate) mod prepare;
 pub(crate) mod rm;
 pub(crate) mod run;

@@ -23,16 +23,23 @@ use crate::{Error, Kind};
 const RAM_MIB: u32 = 256;
 
 pub(crate) fn prepare(args: &PodArgs, host: &Host) -> Result<ExitCode, Error> {
-    let (pod, _) = prepare_pod(args, false, host)?;
+    let (pod, _) = prepare_pod(args, Standing::default(), host)?;
     println!("{}", pod.id());
     Ok(ExitCode::SUCCESS)
+}
+
+/// How a pod stands to whoever starts it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Standing {
+    pub(super) interactive: bool,
+    pub(super) detached: bool,
 }
 
 /// A pod that is ready, and the stage1 to give it to. Almost everything that can go wrong before a stage1
 /// runs goes wrong here, and leaves nothing.
 pub(super) fn prepare_pod(
     args: &PodArgs,
-    interactive: bool,
+    standing: Standing,
     host: &Host,
 ) -> Result<(PodDir<Prepared>, PathBuf), Error> {
     let flavour = choose(args.stage1.map(Flavour::from), Kvm::look, nix::unistd::geteuid().is_root())?;
@@ -43,7 +50,8 @@ pub(super) fn prepare_pod(
     let _hold = store.hold().doing(Kind::Host, || "keep the image".into())?;
     let image = Wanted::new(&args.fetch, PullPolicy::New, host).fetch(&args.image, &store)?;
     let manifest = Manifest::new(vec![runtime_app(args, &image)?]);
-    let contract = Contract { interactive, ..contract(args, host, flavour, &id, &image)? };
+    let Standing { interactive, detached } = standing;
+    let contract = Contract { interactive, detached, ..contract(args, host, flavour, &id, &image)? };
     let doing = || format!("prepare pod {id}");
     for warning in wire::check(&manifest, &contract).doing(Kind::User, doing)? {
         eprintln!("{warning}");
@@ -183,6 +191,7 @@ fn contract(
         agent: host.installed(AGENT)?,
         machine,
         interactive: false,
+        detached: false,
         lenient: args.isolators == Strictness::Lenient,
         waived: insecure::of_run(&host.insecure_options),
         debug: host.debug,

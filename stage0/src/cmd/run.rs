@@ -1,26 +1,30 @@
-//! `hull run` and `hull run-prepared`: this process becomes the stage1 that holds the pod.
+//! `hull run` and `hull run-prepared`: this process becomes the stage1 that holds the pod, or starts it
+//! beside itself with `--detach`.
 
 use std::convert::Infallible;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use hull_errors::Doing;
 use hull_pod::contract::LOCK_FD;
+use hull_pod::control::{Answer, Request};
 use hull_pod::dir::CONTRACT;
-use hull_pod::{Contract, PodDir, PodId, Prepared, Running, State, Waived};
+use hull_pod::{Contract, Found, PodDir, PodId, Pods, Prepared, Running, State, Waived};
 
-use super::prepare::{discard, prepare_pod};
+use super::call::call;
+use super::prepare::{Standing, discard, prepare_pod};
 use crate::cli::insecure;
 use crate::cli::pod::{RunArgs, RunPreparedArgs};
 use crate::host::Host;
 use crate::{Error, Kind};
 
 pub(crate) fn run(args: &RunArgs, host: &Host) -> Result<ExitCode, Error> {
-    let (pod, stage1) = prepare_pod(&args.pod, args.interactive, host)?;
+    let standing = Standing { interactive: args.interactive, detached: args.detach };
+    let (pod, stage1) = prepare_pod(&args.pod, standing, host)?;
     match save_uuid(args, pod.id()) {
-        Ok(()) => start(pod, &stage1),
+        Ok(()) => start(pod, &stage1, args.detach, host),
         Err(why) => {
             discard(pod);
             Err(why)
@@ -47,15 +51,19 @@ pub(crate) fn run_prepared(args: &RunPreparedArgs, host: &Host) -> Result<ExitCo
         paths: contract.waived.paths || asked.paths,
         seccomp: contract.waived.seccomp || asked.seccomp,
     };
-    let contract = Contract { interactive: args.interactive, debug: host.debug, waived, ..contract };
+    let (interactive, detached) = (args.interactive, args.detach);
+    let contract = Contract { interactive, detached, debug: host.debug, waived, ..contract };
     pod.write_json(CONTRACT, &contract).doing(Kind::Host, doing)?;
-    start(pod, &stage1)
+    start(pod, &stage1, args.detach, host)
 }
 
-/// Comes back only with a reason why not.
-fn start(pod: PodDir<Prepared>, stage1: &Path) -> Result<ExitCode, Error> {
+/// Where this process becomes the pod's, it comes back only with a reason why not.
+fn start(pod: PodDir<Prepared>, stage1: &Path, detach: bool, host: &Host) -> Result<ExitCode, Error> {
     let doing = format!("start pod {}", pod.id());
     let pod = pod.start().doing(Kind::Host, || doing)?;
+    if detach {
+        return start_detached(pod, stage1, host);
+    }
     match become_stage1(&pod, stage1) {
         Ok(never) => match never {},
         Err(why) => {
@@ -73,13 +81,54 @@ fn save_uuid(args: &RunArgs, id: &PodId) -> Result<(), Error> {
     }
 }
 
+/// Starts the stage1 beside this process, and waits until the apps run or the pod has failed.
+fn start_detached(pod: PodDir<Running>, stage1: &Path, host: &Host) -> Result<ExitCode, Error> {
+    let id = pod.id().clone();
+    let doing = || format!("start {} for pod {id}", stage1.display());
+    let spawned = stage1_command(&pod, stage1).and_then(|mut command| {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().doing(Kind::Host, doing)
+    });
+    if let Err(why) = spawned {
+        discard(pod);
+        return Err(why);
+    }
+    pod.leave().doing(Kind::Host, doing)?;
+    let pods = host.pods()?;
+    let find = || pods.find(id.as_str()).doing(Kind::Host, || "find the pod that was started".into());
+    let found = find()?;
+    if !has_started(&pods, &found)? {
+        // It has ended, in good order or not.
+        found.wait().doing(Kind::Host, || "wait".into())?;
+        let status = find()?.status().doing(Kind::Host, || format!("read how pod {id} went"))?;
+        let silent = || "its stage1 ended without a word; run it without --detach to see more".to_owned();
+        let failure = status.failure.or_else(|| status.apps.is_empty().then(silent));
+        if let Some(why) = failure {
+            return Err(Error::new(Kind::Host, why));
+        }
+    }
+    println!("{id}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// False if the pod has ended, which it may have done after a start that was too short to be seen.
+fn has_started(pods: &Pods, found: &Found) -> Result<bool, Error> {
+    let Some(client) = call(pods, found)? else { return Ok(false) };
+    if client.ask(&Request::AwaitStart, &[]).is_err() {
+        return Ok(false);
+    }
+    let answer = client.answer().doing(Kind::Host, || format!("wait for the start of pod {}", found.id))?;
+    Ok(answer == Some(Answer::Started))
+}
+
 fn become_stage1(pod: &PodDir<Running>, stage1: &Path) -> Result<Infallible, Error> {
-    let doing = || format!("start {}", stage1.display());
-    let lock = pod.hand_over().doing(Kind::Host, doing)?;
-    let why = Command::new(stage1)
-        .arg(pod.id().as_str())
-        .current_dir(pod.path())
-        .env(LOCK_FD, lock.to_string())
-        .exec();
-    Err(Error::because(Kind::Host, doing(), why))
+    let why = stage1_command(pod, stage1)?.exec();
+    Err(Error::because(Kind::Host, format!("start {}", stage1.display()), why))
+}
+
+fn stage1_command(pod: &PodDir<Running>, stage1: &Path) -> Result<Command, Error> {
+    let lock = pod.hand_over().doing(Kind::Host, || format!("start {}", stage1.display()))?;
+    let mut command = Command::new(stage1);
+    command.arg(pod.id().as_str()).current_dir(pod.path()).env(LOCK_FD, lock.to_string());
+    Ok(command)
 }

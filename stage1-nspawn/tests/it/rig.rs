@@ -73,6 +73,7 @@ impl Rig {
             agent: agent(),
             machine: None,
             interactive: false,
+            detached: false,
             lenient: false,
             waived: hull_pod::Waived::default(),
             debug: false,

@@ -71,11 +71,26 @@ impl Session {
                     }
                 }
             }
+            Request::AwaitStart => {
+                self.control.keep(client);
+                self.awaiting_start.push(client);
+                self.tell_started();
+                Ok(())
+            }
             Request::Signal { signal } => match Signal::try_from(signal) {
                 Ok(_) => self.signal_processes(|process| process.client == client, signal),
                 Err(_) => Ok(()), // A signal of another system has no process here.
             },
             Request::Resize => self.resize(client),
+        }
+    }
+
+    /// Tells those who wait for it that every app runs, if so.
+    pub(super) fn tell_started(&mut self) {
+        if self.record.has_started() {
+            for client in std::mem::take(&mut self.awaiting_start) {
+                self.control.answer_last(client, &Answer::Started);
+            }
         }
     }
 

@@ -95,8 +95,13 @@ impl Session {
 
     fn on_event(&mut self, event: Event) -> Result<(), Error> {
         match event {
-            Event::Started { app } => self.record.started(app),
+            Event::Started { app } => {
+                self.record.started(app)?;
+                self.tell_started();
+                Ok(())
+            }
             Event::Output { channel, bytes } => {
+                self.logs.iter_mut().for_each(|log| log.add(channel, &bytes));
                 let output = self.outputs.iter_mut().find(|output| output.channel == channel);
                 let dropped = output.map_or(bytes.len(), |output| output.push(&bytes));
                 self.consumed(channel, dropped)

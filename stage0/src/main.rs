@@ -6,14 +6,16 @@
 
 mod cli;
 mod cmd;
+mod complete;
 mod host;
 mod progress;
 mod table;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use clap_complete::CompleteEnv;
 
 use crate::cli::{Cli, Command};
 use crate::host::Host;
@@ -33,6 +35,7 @@ pub(crate) type Error = hull_errors::Error<Kind>;
 const FAILURE: u8 = hull_pod::verdict::EXIT_FAILURE;
 
 fn main() -> ExitCode {
+    CompleteEnv::with_factory(Cli::command).var(complete::VARIABLE).complete();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(why) => return usage(&why),
@@ -64,6 +67,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Command::Fetch(args) => cmd::fetch::fetch(&args, &host),
         Command::Trust(args) => cmd::trust::trust(&args, &host),
         Command::Image(command) => cmd::image::image(&command, &host),
+        Command::CatManifest(args) => cmd::cat_manifest::cat_manifest(&args, &host),
+        Command::Completion(args) => cmd::completion::completion(&args),
+        Command::GenerateMan(args) => cmd::man::generate(&args),
         Command::Doctor(args) => cmd::doctor::doctor(&args, &host),
         Command::Version => Ok(cmd::version::version()),
     }

@@ -25,6 +25,79 @@ fn the_version_is_told() {
     assert!(Hull::new().hull(&["version"]).success().starts_with("hull Version: "));
 }
 
+/// What bash offers for the last of `words`, but for options.
+fn offered(hull: &Hull, words: &[&str]) -> Vec<String> {
+    let script = "source <(hull completion bash); COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); COMP_TYPE=9; \
+                  $(complete -p hull | grep -o '_[a-z_]*hull' | head -1); printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let mut bash = hull.command([""; 0]);
+    let path = format!("{}:{}", binaries().display(), std::env::var("PATH").unwrap_or_default());
+    let envs: Vec<_> =
+        bash.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
+    bash = Command::new("bash");
+    for (name, value) in envs {
+        match value {
+            Some(value) => bash.env(name, value),
+            None => bash.env_remove(name),
+        };
+    }
+    bash.env("PATH", path).args(["-c", script, "bash"]).args(words);
+    let offered = finish(bash).success();
+    let words = offered.lines().filter(|line| !line.starts_with('-'));
+    words.map(|line| line.trim_end().to_owned()).collect()
+}
+
+#[test]
+fn the_shell_completes_what_is_on_this_host() {
+    let hull = Hull::new();
+    assert!(offered(&hull, &["hull", "cat-"]).contains(&"cat-manifest".into()));
+    assert!(offered(&hull, &["hull", "run", "--stage1", ""]).contains(&"nspawn".into()));
+    let image = Image::standard().reference();
+    let id = hull
+        .hull(&["prepare", "--stage1=fly", "--insecure-options=image", &image, "--", "/bin/true"])
+        .success();
+    let id = id.trim().to_owned();
+    assert_eq!(offered(&hull, &["hull", "run-prepared", ""]), [id.as_str()]);
+    assert_eq!(offered(&hull, &["hull", "rm", &id[..4]]), [id.as_str()]);
+    assert!(!offered(&hull, &["hull", "stop", ""]).contains(&id), "it does not run");
+    let images = hull.hull(&["image", "list", "--no-legend", "--fields=name"]).success();
+    assert_eq!(offered(&hull, &["hull", "image", "rm", ""]), [images.trim()]);
+    for shell in ["zsh", "fish"] {
+        assert!(hull.hull(&["completion", shell]).success().contains("hull"), "{shell}");
+    }
+}
+
+#[test]
+fn a_prepared_pod_shows_what_it_is_made_of() {
+    let hull = Hull::new();
+    let image = Image::standard().reference();
+    let id = hull
+        .hull(&["prepare", "--stage1=fly", "--insecure-options=image", &image, "--", "/bin/true", "x"])
+        .success();
+    let id = id.trim();
+    let indented = hull.hull(&["cat-manifest", id]).success();
+    let manifest: serde_json::Value = serde_json::from_str(&indented).unwrap();
+    assert_eq!(manifest["acKind"], "PodManifest");
+    assert_eq!(manifest["apps"][0]["app"]["exec"], serde_json::json!(["/bin/true", "x"]));
+    assert!(indented.contains("\n  "), "{indented}");
+    let plain = hull.hull(&["cat-manifest", "--pretty-print=false", &id[..8]]).success();
+    assert_eq!(
+        plain.as_bytes(),
+        std::fs::read(hull.dir().join("pods/prepared").join(id).join("pod")).unwrap()
+    );
+    hull.hull(&["cat-manifest", "nothing"]).failure(&["nothing"]);
+}
+
+#[test]
+fn every_command_has_a_page() {
+    let hull = Hull::new();
+    let pages = hull.dir().join("man");
+    hull.hull(&["generate-man", &pages.display().to_string()]).success();
+    for (page, words) in [("hull", "machine of its own"), ("hull-run", "detach"), ("hull-image-gc", "")] {
+        let text = std::fs::read_to_string(pages.join(page).with_extension("1")).expect(page);
+        assert!(text.contains(".TH") && text.contains(words), "{page}: {text}");
+    }
+}
+
 #[test]
 fn doctor_names_a_way_out_of_every_failure() {
     let ended = Hull::new().hull(&["doctor", "--format=json"]);

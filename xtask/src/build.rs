@@ -1,6 +1,6 @@
 //! Builds the workspace's programs the way they are shipped, and says where they are.
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use crate::error::{Result, usage};
 use crate::kernel::{self, Flavour};
@@ -10,8 +10,8 @@ use crate::tool;
 pub(crate) const HELP: &str = "\
 cargo xtask build
 
-Builds every program of an installation for release, and prints the folder that they are in as
-its last line.
+Builds every program of an installation for release, with the manual pages in man/ beside them, and
+prints the folder that they are in as its last line.
 ";
 
 /// Every program that an installation has, by package.
@@ -33,7 +33,9 @@ pub(crate) fn programs(paths: &Paths) -> Result<PathBuf> {
         cargo.args(["--package", program]);
     }
     tool::run(&mut cargo)?;
-    Ok(paths.release())
+    let folder = paths.release();
+    tool::run(Command::new(folder.join("hull")).arg("generate-man").arg(folder.join("man")))?;
+    Ok(folder)
 }
 
 /// [`programs`] with the guest kernel beside them: an installation that hull finds by itself.

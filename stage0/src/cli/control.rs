@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 use hull_pod::AppName;
 
+use crate::complete::running_pod;
+
 #[derive(Debug, Args)]
 pub(crate) struct StopArgs {
     /// End the apps at once
@@ -21,7 +23,7 @@ pub(crate) struct StopArgs {
     #[arg(long)]
     pub(crate) wait: bool,
     /// The pods, or unambiguous prefixes of their ids
-    #[arg(value_name = "UUID", required_unless_present = "uuid_file", conflicts_with = "uuid_file")]
+    #[arg(value_name = "UUID", add = running_pod(), required_unless_present = "uuid_file", conflicts_with = "uuid_file")]
     pub(crate) uuids: Vec<String>,
     /// Read the id from a file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -40,7 +42,7 @@ pub(crate) struct ExecArgs {
     #[arg(short, long)]
     pub(crate) tty: bool,
     /// The pod, or an unambiguous prefix of its id
-    #[arg(value_name = "UUID")]
+    #[arg(value_name = "UUID", add = running_pod())]
     pub(crate) uuid: String,
     /// The command and its arguments
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -53,7 +55,7 @@ pub(crate) struct EnterArgs {
     #[arg(long, value_name = "APP")]
     pub(crate) app: Option<AppName>,
     /// The pod, or an unambiguous prefix of its id
-    #[arg(value_name = "UUID")]
+    #[arg(value_name = "UUID", add = running_pod())]
     pub(crate) uuid: String,
     /// The command and its arguments [default: /bin/bash, else /bin/sh]
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]

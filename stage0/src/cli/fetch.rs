@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::complete::any_image;
 use clap::{Args, ValueEnum, ValueHint};
 
 /// How an image that is not there is brought.
@@ -69,6 +70,6 @@ pub(crate) struct FetchArgs {
     #[arg(long)]
     pub(crate) full: bool,
     /// What to fetch, as `hull run` takes it
-    #[arg(value_name = "IMAGE", required = true, value_hint = ValueHint::FilePath)]
+    #[arg(value_name = "IMAGE", required = true, add = any_image())]
     pub(crate) images: Vec<String>,
 }

@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Subcommand, ValueEnum, ValueHint};
 
 use super::Format;
 use super::fetch::FetchArgs;
+use crate::complete::stored_image;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
@@ -114,7 +115,7 @@ pub(crate) struct CatManifestArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ImageArg {
     /// The image: its id, the beginning of that, or its name
-    #[arg(value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE", add = stored_image())]
     pub(crate) image: String,
 }
 
@@ -161,7 +162,7 @@ pub(crate) struct ExtractArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ImagesArgs {
     /// The images: their ids, the beginnings of those, or their names
-    #[arg(value_name = "IMAGE", required = true)]
+    #[arg(value_name = "IMAGE", required = true, add = stored_image())]
     pub(crate) images: Vec<String>,
 }
 

@@ -16,7 +16,9 @@ use self::control::{EnterArgs, ExecArgs, StopArgs};
 use self::fetch::FetchArgs;
 use self::image::ImageCommand;
 use self::insecure::InsecureOption;
-use self::pod::{GcArgs, ListArgs, LogsArgs, PodArgs, RmArgs, RunArgs, RunPreparedArgs, StatusArgs};
+use self::pod::{
+    CatManifestArgs, GcArgs, ListArgs, LogsArgs, PodArgs, RmArgs, RunArgs, RunPreparedArgs, StatusArgs,
+};
 use self::trust::TrustArgs;
 
 #[derive(Debug, Parser)]
@@ -88,6 +90,8 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Show the state of a pod
     Status(StatusArgs),
+    /// Print the manifest of a pod
+    CatManifest(CatManifestArgs),
     /// Print what an app has written
     Logs(LogsArgs),
     /// End running pods
@@ -109,6 +113,11 @@ pub(crate) enum Command {
     Image(ImageCommand),
     /// Check whether this host can run pods, and say what to do where it cannot
     Doctor(DoctorArgs),
+    /// Print the script that makes a shell complete hull's words
+    Completion(CompletionArgs),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    GenerateMan(ManArgs),
     /// Print the version
     Version,
 }
@@ -122,6 +131,7 @@ impl Command {
             Self::RunPrepared(_) => "run-prepared",
             Self::List(_) => "list",
             Self::Status(_) => "status",
+            Self::CatManifest(_) => "cat-manifest",
             Self::Logs(_) => "logs",
             Self::Stop(_) => "stop",
             Self::Exec(_) => "exec",
@@ -132,6 +142,8 @@ impl Command {
             Self::Trust(_) => "trust",
             Self::Image(command) => command.name(),
             Self::Doctor(_) => "doctor",
+            Self::Completion(_) => "completion",
+            Self::GenerateMan(_) => "generate-man",
             Self::Version => "version",
         }
     }
@@ -141,6 +153,26 @@ impl Command {
 pub(crate) struct DoctorArgs {
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArgs {
+    #[arg(value_enum, value_name = "SHELL")]
+    pub(crate) shell: Shell,
+}
+
+/// Shells whose completion hull speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

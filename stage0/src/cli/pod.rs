@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use clap::{Args, ValueEnum, ValueHint};
+use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use hull_pod::{AppName, Flavour};
 
 use super::Format;
 use super::fetch::FetchWishes;
 use super::values::{absolute, hostname, pair, since};
+use crate::complete::{any_image, any_pod, idle_pod, prepared_pod};
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
@@ -34,7 +35,7 @@ pub(crate) struct RunPreparedArgs {
     #[arg(short, long, conflicts_with = "interactive")]
     pub(crate) detach: bool,
     /// The pod, or an unambiguous prefix of its id
-    #[arg(value_name = "UUID")]
+    #[arg(value_name = "UUID", add = prepared_pod())]
     pub(crate) uuid: String,
 }
 
@@ -81,7 +82,7 @@ pub(crate) struct PodArgs {
     pub(crate) fetch: FetchWishes,
     /// docker://NAME, NAME[:VERSION], a URL, oci:PATH[:TAG], oci-archive:PATH[:TAG], docker-archive:PATH[:REF],
     /// a path, or an image id
-    #[arg(value_name = "IMAGE", value_hint = ValueHint::FilePath)]
+    #[arg(value_name = "IMAGE", add = any_image())]
     pub(crate) image: String,
     /// Arguments of the app: in place of an OCI or Docker image's default ones, after an ACI's
     #[arg(last = true, value_name = "ARGS")]
@@ -143,11 +144,23 @@ pub(crate) struct StatusArgs {
 #[group(required = true, multiple = false)]
 pub(crate) struct OnePod {
     /// The pod, or an unambiguous prefix of its id
-    #[arg(value_name = "UUID")]
+    #[arg(value_name = "UUID", add = any_pod())]
     pub(crate) uuid: Option<String>,
     /// Read the id from a file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) uuid_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CatManifestArgs {
+    /// Indent it; without, it is printed byte for byte
+    #[arg(
+        long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = true, default_missing_value = "true"
+    )]
+    pub(crate) pretty_print: bool,
+    #[command(flatten)]
+    pub(crate) pod: OnePod,
 }
 
 #[derive(Debug, Args)]
@@ -174,7 +187,7 @@ pub(crate) struct LogsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RmArgs {
     /// The pods, or unambiguous prefixes of their ids
-    #[arg(value_name = "UUID", required_unless_present = "uuid_file", conflicts_with = "uuid_file")]
+    #[arg(value_name = "UUID", add = idle_pod(), required_unless_present = "uuid_file", conflicts_with = "uuid_file")]
     pub(crate) uuids: Vec<String>,
     /// Read the id from a file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]

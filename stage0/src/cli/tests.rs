@@ -53,6 +53,8 @@ fn contradictions_are_usage_errors() {
         &["image", "render", "x"],
         &["run", "--interactive", "--detach", "x"],
         &["logs"],
+        &["cat-manifest"],
+        &["completion", "cmd"],
         &["logs", "--since=yesterday", "x"],
         &["trust", "--root", "--prefix=example.com", "key"],
     ];

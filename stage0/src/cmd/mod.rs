@@ -1,5 +1,7 @@
 //! One file for each command.
 
+pub(crate) mod cat_manifest;
+pub(crate) mod completion;
 pub(crate) mod doctor;
 pub(crate) mod enter;
 pub(crate) mod exec;
@@ -8,6 +10,7 @@ pub(crate) mod gc;
 pub(crate) mod image;
 pub(crate) mod list;
 pub(crate) mod logs;
+pub(crate) mod man;
 pub(crate) mod prepare;
 pub(crate) mod rm;
 pub(crate) mod run;
@@ -50,4 +53,13 @@ fn find_pod(pods: &Pods, named: &OnePod) -> Result<Found, Error> {
         (None, None) => String::new(),
     };
     pods.find(&prefix).doing(Kind::User, || "find the pod".into())
+}
+
+/// A JSON document for people.
+fn indented(document: &[u8]) -> Result<Vec<u8>, Error> {
+    let doing = || "indent the manifest (--pretty-print=false prints it as it is)".to_owned();
+    let value: serde_json::Value = serde_json::from_slice(document).doing(Kind::Host, doing)?;
+    let mut text = serde_json::to_vec_pretty(&value).doing(Kind::Host, doing)?;
+    text.push(b'\n');
+    Ok(text)
 }

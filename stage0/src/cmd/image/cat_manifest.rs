@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use hull_errors::Doing;
-use serde_json::Value;
 
 use super::find;
 use crate::cli::image::CatManifestArgs;
+use crate::cmd::indented;
 use crate::host::Host;
 use crate::{Error, Kind};
 
@@ -26,12 +26,4 @@ pub(super) fn cat_manifest(args: &CatManifestArgs, host: &Host) -> Result<ExitCo
     let text = if args.pretty_print { indented(&document)? } else { document };
     io::stdout().write_all(&text).doing(Kind::Host, || "print the manifest".into())?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn indented(document: &[u8]) -> Result<Vec<u8>, Error> {
-    let doing = || "indent the manifest (--pretty-print=false prints it as it is)".to_owned();
-    let value: Value = serde_json::from_slice(document).doing(Kind::Host, doing)?;
-    let mut text = serde_json::to_vec_pretty(&value).doing(Kind::Host, doing)?;
-    text.push(b'\n');
-    Ok(text)
 }

@@ -80,10 +80,10 @@ impl Client {
         }
     }
 
-    /// Asks for something.
+    /// Asks for something. A stage1 that has gone hears nothing; that there is no [`Self::answer`] says so.
     ///
     /// # Errors
-    /// The request is too long, or stage1 has gone.
+    /// The request is too long, or the host's.
     pub fn ask(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), Error> {
         let doing = || "ask the pod".to_owned();
         let text = serde_json::to_vec(request).doing(Kind::Host, doing)?;
@@ -94,9 +94,11 @@ impl Client {
         let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&numbers)];
         let rights = if numbers.is_empty() { &[][..] } else { &rights[..] };
-        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&text)], rights, MsgFlags::MSG_NOSIGNAL, None)
-            .doing(Kind::Host, doing)?;
-        Ok(())
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        match sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&text)], rights, flags, None) {
+            Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            Err(why) => Err(Error::because(Kind::Host, doing(), why)),
+        }
     }
 
     /// Waits for the next answer; `None` once stage1 has gone.
@@ -133,4 +135,26 @@ impl AsFd for Client {
 /// None but of a number too long to print.
 pub fn address(folder: BorrowedFd<'_>) -> nix::Result<UnixAddr> {
     UnixAddr::new(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()).as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::{Backlog, bind, listen};
+
+    use super::*;
+
+    #[test]
+    fn a_pod_that_ends_while_it_is_asked_gives_no_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = File::open(dir.path()).unwrap();
+        let kind = (AddressFamily::Unix, SockType::SeqPacket);
+        let listener = socket(kind.0, kind.1, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(listener.as_raw_fd(), &address(folder.as_fd()).unwrap()).unwrap();
+        listen(&listener, Backlog::new(1).unwrap()).unwrap();
+        let client = Client::call(dir.path()).unwrap();
+        drop(listener);
+        client.ask(&Request::AwaitStart, &[]).unwrap();
+        assert_eq!(client.answer().unwrap(), None);
+        assert_eq!(*Client::call(dir.path()).unwrap_err().kind(), Kind::Missing);
+    }
 }

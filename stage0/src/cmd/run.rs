@@ -13,7 +13,7 @@ use hull_pod::control::{Answer, Request};
 use hull_pod::dir::CONTRACT;
 use hull_pod::{Contract, Found, PodDir, PodId, Pods, Prepared, Running, State, Waived};
 
-use super::call::call;
+use super::call::{ask, call};
 use super::prepare::{Standing, discard, prepare_pod};
 use crate::cli::insecure;
 use crate::cli::pod::{RunArgs, RunPreparedArgs};
@@ -114,9 +114,7 @@ fn start_detached(pod: PodDir<Running>, stage1: &Path, host: &Host) -> Result<Ex
 /// False if the pod has ended, which it may have done after a start that was too short to be seen.
 fn has_started(pods: &Pods, found: &Found) -> Result<bool, Error> {
     let Some(client) = call(pods, found)? else { return Ok(false) };
-    if client.ask(&Request::AwaitStart, &[]).is_err() {
-        return Ok(false);
-    }
+    ask(&client, &Request::AwaitStart)?;
     let answer = client.answer().doing(Kind::Host, || format!("wait for the start of pod {}", found.id))?;
     Ok(answer == Some(Answer::Started))
 }

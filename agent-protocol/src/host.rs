@@ -21,6 +21,8 @@ pub const FAILED_TEXT_MAX: usize = 4096;
 pub enum Event {
     Started {
         app: u16,
+        /// What the agent says its process id is; good for showing only.
+        pid: u32,
     },
     /// Bytes for the user; give them back with [`Host::consumed`] once written.
     Output {
@@ -181,9 +183,9 @@ impl Host {
         match message {
             FromAgent::Hello { version } => self.greet(version).map(|()| None),
             _ if !self.greeted => Err(Violation("the agent did not say hello first".into())),
-            FromAgent::Started { app } => {
+            FromAgent::Started { app, pid } => {
                 self.step(app, AppPhase::Starting, AppPhase::Running)?;
-                Ok(Some(Event::Started { app }))
+                Ok(Some(Event::Started { app, pid }))
             }
             FromAgent::Exited { app, outcome } => {
                 self.step(app, AppPhase::Running, AppPhase::Ended)?;
@@ -279,7 +281,7 @@ mod tests {
     }
 
     const HELLO: FromAgent = FromAgent::Hello { version: VERSION };
-    const STARTED: FromAgent = FromAgent::Started { app: 0 };
+    const STARTED: FromAgent = FromAgent::Started { app: 0, pid: 7 };
     const EXITED: FromAgent = FromAgent::Exited { app: 0, outcome: Outcome::Code(0) };
 
     fn message(message: &FromAgent) -> Frame {
@@ -307,7 +309,7 @@ mod tests {
         check(say(&[FromAgent::Hello { version: 99 }]), "speaks protocol 99");
         check(say(&[HELLO, EXITED]), "cannot go from Starting to Ended");
         check(say(&[HELLO, STARTED, EXITED, EXITED]), "cannot go from Ended");
-        check(say(&[HELLO, FromAgent::Started { app: 9 }]), "app 9, which does not exist");
+        check(say(&[HELLO, FromAgent::Started { app: 9, pid: 7 }]), "app 9, which does not exist");
         check(say(&[HELLO, FromAgent::Finished, STARTED]), "had finished");
         check(say(&[HELLO, FromAgent::Credit { channel: 1, bytes: 1 }]), "never sent");
         check(say(&[HELLO, FromAgent::Credit { channel: 2, bytes: 1 }]), "no input");

@@ -56,7 +56,11 @@ pub enum FromAgent {
     /// Said once, first, without being asked.
     Hello { version: u32 },
     /// The app's program runs: its `execve` has succeeded.
-    Started { app: u16 },
+    Started {
+        app: u16,
+        /// Of the app's main process, as the machine counts.
+        pid: u32,
+    },
     /// The app could not be started; the pod ends. `app` is absent where the pod itself failed.
     Failed { app: Option<u16>, fault: AgentFault, text: String },
     /// The app's main process ended and every byte of its streams has been sent.

@@ -374,7 +374,8 @@ impl<'a> Pod<'a> {
         match word {
             Word::Started { namespace } => {
                 self.apps[app].namespace = namespace;
-                self.step(Event::Started { app });
+                let pid = self.apps[app].main.map_or(0, |pid| pid.as_raw().unsigned_abs());
+                self.step(Event::Started { app, pid });
             }
             Word::Failed { fault, text } => {
                 self.apps[app].streams = None;

@@ -10,12 +10,17 @@ use std::time::Duration;
 use hull_agent_protocol::message::AgentFault;
 use hull_agent_protocol::{AppSpec, FromAgent, Outcome};
 
+/// How long the others have to end by themselves where an app has failed: as long as `hull stop` gives.
+const FAILURE_GRACE: Duration = Duration::from_secs(10);
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The app's program runs.
     Started {
         app: usize,
+        /// Of its main process, in the agent's namespace.
+        pid: u32,
     },
     StartFailed {
         app: usize,
@@ -77,13 +82,14 @@ struct App {
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     apps: Vec<App>,
+    stopping: bool,
 }
 
 impl Supervisor {
     /// Of apps that are all being started.
     pub(crate) fn new(apps: &[AppSpec]) -> Self {
         let app = |app: &AppSpec| App { phase: Phase::Starting, stop_signal: app.stop_signal };
-        Self { apps: apps.iter().map(app).collect() }
+        Self { apps: apps.iter().map(app).collect(), stopping: false }
     }
 
     /// Whether every byte of the app's streams must be sent before its end is reported.
@@ -99,10 +105,10 @@ impl Supervisor {
     /// Takes one event; appends what to do to `out`.
     pub(crate) fn step(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
-            Event::Started { app } => {
+            Event::Started { app, pid } => {
                 assert_eq!(self.apps[app].phase, Phase::Starting, "the shell reports each start once");
                 self.apps[app].phase = Phase::Running;
-                out.push(Action::Say(FromAgent::Started { app: number(app) }));
+                out.push(Action::Say(FromAgent::Started { app: number(app), pid }));
             }
             Event::StartFailed { app, fault, text } => {
                 assert_eq!(self.apps[app].phase, Phase::Starting, "the shell reports each start once");
@@ -115,6 +121,10 @@ impl Supervisor {
                 self.apps[app].phase = Phase::Draining(outcome);
                 // What it leaves behind would hold the streams open, and nobody would ever stop it.
                 out.push(Action::Kill { app });
+                // A pod is no place for the rest of its apps once one has failed, as in rkt.
+                if outcome != Outcome::Code(0) && !self.stopping && self.alive().next().is_some() {
+                    self.stop(None, FAILURE_GRACE, out);
+                }
             }
             // The process of a start that failed ends too; that was told already.
             Event::MainEnded { .. } => (),
@@ -127,11 +137,16 @@ impl Supervisor {
             }
             Event::SignalAsked { signal } => self.signal_alive(out, |_| signal),
             Event::StopAsked { signal, grace } => {
-                self.signal_alive(out, |app| signal.unwrap_or(app.stop_signal));
-                out.push(Action::ArmGrace(grace));
+                self.stop(signal, grace, out);
             }
             Event::GraceOver => self.kill_alive(out),
         }
+    }
+
+    fn stop(&mut self, signal: Option<i32>, grace: Duration, out: &mut Vec<Action>) {
+        self.stopping = true;
+        self.signal_alive(out, |app| signal.unwrap_or(app.stop_signal));
+        out.push(Action::ArmGrace(grace));
     }
 
     fn end(&mut self, app: usize, out: &mut Vec<Action>) {
@@ -179,7 +194,7 @@ mod tests {
         out
     }
 
-    const STARTED: Event = Event::Started { app: 0 };
+    const STARTED: Event = Event::Started { app: 0, pid: 7 };
     const ENDED: Event = Event::MainEnded { app: 0, outcome: Outcome::Code(3) };
     const DRAINED: Event = Event::Drained { app: 0 };
 
@@ -188,7 +203,7 @@ mod tests {
         let mut supervisor = supervisor(1);
         assert_eq!(
             run(&mut supervisor, &[STARTED, ENDED]),
-            [Action::Say(FromAgent::Started { app: 0 }), Action::Kill { app: 0 }]
+            [Action::Say(FromAgent::Started { app: 0, pid: 7 }), Action::Kill { app: 0 }]
         );
         assert!(supervisor.is_draining(0));
         assert_eq!(
@@ -200,7 +215,7 @@ mod tests {
     #[test]
     fn the_pod_ends_with_its_last_app() {
         let mut supervisor = supervisor(2);
-        let out = run(&mut supervisor, &[STARTED, Event::Started { app: 1 }, ENDED, DRAINED]);
+        let out = run(&mut supervisor, &[STARTED, Event::Started { app: 1, pid: 8 }, ENDED, DRAINED]);
         assert!(!out.contains(&Action::Finish));
         let end = [Event::MainEnded { app: 1, outcome: Outcome::Signal(9) }, Event::Drained { app: 1 }];
         assert!(run(&mut supervisor, &end).contains(&Action::Finish));
@@ -220,7 +235,7 @@ mod tests {
     #[test]
     fn a_stop_asks_first_and_kills_after_the_grace() {
         let mut supervisor = supervisor(2);
-        run(&mut supervisor, &[STARTED, Event::Started { app: 1 }, ENDED]);
+        run(&mut supervisor, &[STARTED, Event::Started { app: 1, pid: 8 }, ENDED]);
         let grace = Duration::from_secs(1);
         assert_eq!(
             run(&mut supervisor, &[Event::StopAsked { signal: None, grace }]),
@@ -231,6 +246,21 @@ mod tests {
             Action::Signal { app: 1, signal: 15 }
         );
         assert_eq!(run(&mut supervisor, &[Event::GraceOver]), [Action::Kill { app: 1 }]);
+    }
+
+    #[test]
+    fn an_app_that_fails_takes_the_others_with_it_once() {
+        let mut supervisor = supervisor(3);
+        run(
+            &mut supervisor,
+            &[STARTED, Event::Started { app: 1, pid: 8 }, Event::Started { app: 2, pid: 9 }],
+        );
+        let well = Event::MainEnded { app: 2, outcome: Outcome::Code(0) };
+        assert_eq!(run(&mut supervisor, &[well]), [Action::Kill { app: 2 }]);
+        let others = [Action::Signal { app: 1, signal: 3 }, Action::ArmGrace(FAILURE_GRACE)];
+        assert_eq!(run(&mut supervisor, &[ENDED])[1..], others);
+        let second = Event::MainEnded { app: 1, outcome: Outcome::Signal(3) };
+        assert_eq!(run(&mut supervisor, &[second]), [Action::Kill { app: 1 }]);
     }
 
     #[test]

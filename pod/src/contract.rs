@@ -25,6 +25,12 @@ pub struct Contract {
     pub flavour: Flavour,
     /// The UTS host name of the pod.
     pub hostname: String,
+    /// The text of every app's `/etc/hosts`; absent: the image's own, else the loopback names.
+    #[serde(default)]
+    pub hosts: Option<String>,
+    /// The text of every app's `/etc/resolv.conf`; absent: the image's own.
+    #[serde(default)]
+    pub resolver: Option<String>,
     /// The EROFS image of each app, absolute, in the manifest's order.
     pub roots: Vec<PathBuf>,
     /// The static agent binary, absolute.

@@ -109,7 +109,7 @@ pub(crate) fn of_pod(
 }
 
 /// Isolators of one kind exclude each other.
-fn kind(name: &str) -> &str {
+pub(crate) fn kind(name: &str) -> &str {
     name.strip_suffix("-retain-set").or_else(|| name.strip_suffix("-remove-set")).unwrap_or(name)
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::AppName;
+use crate::{AppName, isolators};
 
 /// The annotation that carries an image's stop signal, a name such as `SIGQUIT`; appc has no word for it.
 pub const STOP_SIGNAL: &str = "hull/stop-signal";
@@ -115,6 +115,14 @@ pub struct App {
     pub user_annotations: Vec<NameValue>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub user_labels: Vec<NameValue>,
+}
+
+impl App {
+    /// Sets an isolator in place of those that it would contradict.
+    pub fn set_isolator(&mut self, isolator: Isolator) {
+        self.isolators.retain(|other| isolators::kind(&other.name) != isolators::kind(&isolator.name));
+        self.isolators.push(isolator);
+    }
 }
 
 /// appc's pair.

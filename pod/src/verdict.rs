@@ -51,7 +51,7 @@ pub fn exit_code(outcome: Outcome) -> u8 {
 /// What stage1 ends with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every app ended by itself or was stopped; one code for each, in manifest order.
+    /// Every app ended by itself or was stopped; one code for each, in the order in which they ended.
     Apps(Vec<u8>),
     /// The pod could not be run, or its machine broke.
     Failed(String),

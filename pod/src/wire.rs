@@ -62,6 +62,8 @@ fn build(
     let mut strictness = Strictness { lenient: contract.lenient, warnings: vec![] };
     let mut spec = PodSpec {
         hostname: contract.hostname.clone(),
+        hosts: contract.hosts.clone(),
+        resolver: contract.resolver.clone(),
         lenient: contract.lenient,
         sysctls: isolators::of_pod(&manifest.isolators, &mut strictness)?,
         ..PodSpec::default()

@@ -60,7 +60,9 @@ impl Record {
 
     /// Writes the last word and says what the pod came to.
     pub(crate) fn conclude(mut self) -> Result<Verdict, Error> {
-        let codes: Option<Vec<u8>> = self.status.apps.iter().map(AppStatus::exit_code).collect();
+        let mut ends: Vec<&AppStatus> = self.status.apps.iter().collect();
+        ends.sort_by_key(|app| app.finished_at);
+        let codes: Option<Vec<u8>> = ends.into_iter().map(AppStatus::exit_code).collect();
         if codes.is_none() {
             self.failed("the machine ended before every app had".into());
         }

@@ -29,7 +29,7 @@ use self::stop::Stop;
 use self::talk::Trouble;
 use crate::control::{ClientId, Control};
 use crate::log::Log;
-use crate::output::{Flushed, Output};
+use crate::output::{Flushed, Label, Output};
 use crate::record::Record;
 use crate::{Error, Kind, Pod, Signals};
 
@@ -104,20 +104,24 @@ impl Session {
             deadline: Some(Instant::now() + BOOT_MAX),
             broken_pipe_told: false,
         };
-        for (app, named) in spec.apps.iter().zip(&pod.manifest.apps) {
+        for (index, (app, named)) in (0..).zip(spec.apps.iter().zip(&pod.manifest.apps)) {
             session.logs.extend(Log::begin(pod, &named.name, app.streams)?);
-            session.connect(app.streams).doing(Kind::Host, || "connect the standard streams".into())?;
+            let label = (spec.apps.len() > 1).then(|| Label::new(index, &named.name));
+            session
+                .connect(app.streams, label)
+                .doing(Kind::Host, || "connect the standard streams".into())?;
         }
         session.say(&ToAgent::Start(spec.clone()))?;
         Ok(session)
     }
 
-    fn connect(&mut self, streams: StandardStreams) -> std::io::Result<()> {
+    /// With a label, for who sees several apps at once.
+    fn connect(&mut self, streams: StandardStreams, label: Option<Label>) -> std::io::Result<()> {
         let stdout = || stdout().as_fd().try_clone_to_owned();
         let (input, outputs) = match streams {
             StandardStreams::Pipes { stdin, stdout: out, stderr: err } => {
-                let err = Output::new(err, stderr().as_fd().try_clone_to_owned()?);
-                (stdin, vec![Output::new(out, stdout()?), err])
+                let err = Output::new(err, stderr().as_fd().try_clone_to_owned()?).labelled(label.clone());
+                (stdin, vec![Output::new(out, stdout()?).labelled(label), err])
             }
             StandardStreams::Terminal { channel, .. } => {
                 self.terminal = Some(channel);
@@ -300,6 +304,7 @@ impl Session {
         self.deadline = None;
         self.to_agent.clear();
         self.end_processes();
+        self.outputs.iter_mut().for_each(Output::end);
         while self.outputs.iter().any(Output::wants_to_write) {
             let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
             let writers = self.outputs.iter().filter(|output| output.wants_to_write());

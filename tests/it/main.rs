@@ -1,6 +1,7 @@
 //! Black-box tests of the built binaries. `cases` is one table that runs on every flavour; a test's path
 //! starts with the flavour (`kvm::…`, `nspawn::…`, `fly::…`) or with `host::` where no machine is started.
 
+mod apps;
 mod cases;
 mod control;
 mod cosign;
@@ -37,6 +38,14 @@ macro_rules! on_every_flavour {
 }
 
 on_every_flavour!(
+    apps::a_network_that_a_pod_would_not_have_is_refused,
+    apps::a_pod_is_made_of_a_manifest,
+    apps::an_app_that_fails_ends_its_pod,
+    apps::names_are_resolved_as_the_user_says,
+    apps::one_of_several_apps_is_named,
+    apps::options_belong_to_the_image_before_them,
+    apps::several_apps_share_a_machine_and_not_their_roots,
+    apps::the_command_line_limits_an_app,
     cases::a_background_child_does_not_hold_the_pod,
     cases::a_command_that_cannot_run_is_named,
     cases::a_reader_that_leaves_ends_the_writer,

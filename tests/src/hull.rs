@@ -126,7 +126,9 @@ impl Hull {
     /// The ids of all pods that hull lists.
     pub fn pods(&self) -> Vec<String> {
         let list = self.hull(&["list", "--full", "--no-legend"]).success();
-        list.lines().filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
+        // A pod's second app has a line of its own, without the pod's id.
+        let pods = list.lines().filter(|line| !line.starts_with(' '));
+        pods.filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
     }
 
     /// The value of `key=` in `hull status` of the only pod.

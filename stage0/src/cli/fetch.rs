@@ -15,9 +15,6 @@ pub(crate) struct FetchWishes {
     store_only: bool,
     #[arg(long, hide = true, conflicts_with = "pull_policy")]
     no_store: bool,
-    /// Detached signature of an App Container Image
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) signature: Option<PathBuf>,
     /// Say nothing while images are fetched
     #[arg(long)]
     pub(crate) quiet: bool,
@@ -66,6 +63,9 @@ impl From<Pull> for hull_image::PullPolicy {
 pub(crate) struct FetchArgs {
     #[command(flatten)]
     pub(crate) wishes: FetchWishes,
+    /// Detached signature of an App Container Image
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) signature: Option<PathBuf>,
     /// Print whole ids
     #[arg(long)]
     pub(crate) full: bool,

@@ -1,9 +1,12 @@
 //! The command line, one to one. What it means is decided in `cmd`.
 
+pub(crate) mod app;
 pub(crate) mod control;
 pub(crate) mod fetch;
+mod grammar;
 pub(crate) mod image;
 pub(crate) mod insecure;
+pub(crate) mod names;
 pub(crate) mod pod;
 pub(crate) mod trust;
 mod values;
@@ -14,6 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use self::control::{EnterArgs, ExecArgs, StopArgs};
 use self::fetch::FetchArgs;
+pub(crate) use self::grammar::parse;
 use self::image::ImageCommand;
 use self::insecure::InsecureOption;
 use self::pod::{
@@ -80,9 +84,11 @@ pub(crate) struct SettingsArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run an image as a pod
+    /// Run images as the apps of a pod
+    #[command(override_usage = "hull run [OPTIONS] IMAGE [APP OPTIONS] [-- ARGS... [---]] [IMAGE ...]")]
     Run(Box<RunArgs>),
     /// Prepare a pod without starting it
+    #[command(override_usage = "hull prepare [OPTIONS] IMAGE [APP OPTIONS] [-- ARGS... [---]] [IMAGE ...]")]
     Prepare(Box<PodArgs>),
     /// Start a prepared pod
     RunPrepared(RunPreparedArgs),

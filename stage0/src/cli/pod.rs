@@ -7,8 +7,10 @@ use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use hull_pod::{AppName, Flavour};
 
 use super::Format;
+use super::app::{AppFlags, AppWish};
 use super::fetch::FetchWishes;
-use super::values::{absolute, hostname, pair, since};
+use super::names::NameArgs;
+use super::values::{hostname, no_network, pair, since};
 use crate::complete::{any_image, any_pod, idle_pod, prepared_pod};
 
 #[derive(Debug, Args)]
@@ -23,6 +25,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) uuid_file_save: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) names: NameArgs,
+    #[command(flatten)]
     pub(crate) pod: PodArgs,
 }
 
@@ -34,6 +38,8 @@ pub(crate) struct RunPreparedArgs {
     /// Print the pod's UUID once its apps run, and leave it to itself
     #[arg(short, long, conflicts_with = "interactive")]
     pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) names: NameArgs,
     /// The pod, or an unambiguous prefix of its id
     #[arg(value_name = "UUID", add = prepared_pod())]
     pub(crate) uuid: String,
@@ -60,33 +66,37 @@ pub(crate) struct PodArgs {
     /// What becomes of an isolator that cannot be applied: an error, or a warning
     #[arg(long, value_enum, default_value = "strict")]
     pub(crate) isolators: Strictness,
-    /// Set an environment variable, whatever the image says
+    /// Networks of the pod; this version has none but the pod's own loopback
+    #[arg(long, value_name = "NETWORKS", value_parser = no_network, num_args = 1)]
+    pub(crate) net: Option<String>,
+    /// Set an environment variable of every app, whatever else says
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub(crate) set_env: Vec<(String, String)>,
-    /// Replace the image's command by this program; ARGS are its arguments
-    #[arg(long, value_name = "PROGRAM")]
-    pub(crate) exec: Option<String>,
-    /// Name of the app [default: from the image's name]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: Option<AppName>,
-    /// User of the app: a name, an id, or a path whose owner is meant
-    #[arg(long, value_name = "USER")]
-    pub(crate) user: Option<String>,
-    /// Group of the app, likewise
-    #[arg(long, value_name = "GROUP")]
-    pub(crate) group: Option<String>,
-    /// Working directory of the app
-    #[arg(long, value_name = "DIR", value_parser = absolute)]
-    pub(crate) working_dir: Option<String>,
+    /// Set the environment variables of a file, which only --set-env overrides
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) set_env_file: Vec<PathBuf>,
+    /// Pass on hull's own environment where nothing else sets a variable
+    #[arg(long)]
+    pub(crate) inherit_env: bool,
+    /// Make the pod that an appc pod manifest describes, of images in the store
+    #[arg(
+        long, value_name = "FILE", value_hint = ValueHint::FilePath,
+        conflicts_with_all = ["images", "set_env", "set_env_file", "inherit_env"]
+    )]
+    pub(crate) pod_manifest: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) fetch: FetchWishes,
     /// docker://NAME, NAME[:VERSION], a URL, oci:PATH[:TAG], oci-archive:PATH[:TAG], docker-archive:PATH[:REF],
-    /// a path, or an image id
-    #[arg(value_name = "IMAGE", add = any_image())]
-    pub(crate) image: String,
-    /// Arguments of the app: in place of an OCI or Docker image's default ones, after an ACI's
-    #[arg(last = true, value_name = "ARGS")]
-    pub(crate) args: Vec<String>,
+    /// a path, or an image id; each with its own options, and arguments behind -- which take the place of an OCI
+    /// or Docker image's default ones and follow an ACI's; --- ends them
+    #[arg(value_name = "IMAGE", required_unless_present = "pod_manifest", add = any_image())]
+    images: Vec<String>,
+    /// For help; each app's own are in `apps`.
+    #[command(flatten)]
+    _of_apps: AppFlags,
+    /// In the order of the images.
+    #[arg(skip)]
+    pub(crate) apps: Vec<AppWish>,
 }
 
 /// As `--isolators=` spells it.
@@ -205,10 +215,4 @@ pub(crate) struct GcArgs {
     /// Only mark exited pods, remove nothing
     #[arg(long)]
     pub(crate) mark_only: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DoctorArgs {
-    #[arg(long, value_enum)]
-    pub(crate) format: Option<Format>,
 }

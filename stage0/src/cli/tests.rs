@@ -17,14 +17,6 @@ fn commands_may_be_shortened() {
 }
 
 #[test]
-fn what_follows_the_dashes_is_the_apps() {
-    let cli = Cli::parse_from(["hull", "run", "--stage1=fly", "img", "--user=7", "--", "-x", "--user=8"]);
-    let Command::Run(args) = cli.command else { panic!("{cli:?}") };
-    assert_eq!((args.pod.image.as_str(), args.pod.user.as_deref()), ("img", Some("7")));
-    assert_eq!(args.pod.args, ["-x", "--user=8"]);
-}
-
-#[test]
 fn what_is_insecure_is_said_in_rkts_words() {
     use InsecureOption::{Http, Image, Tls};
     let check = |args: &[&str], want: &[InsecureOption]| {

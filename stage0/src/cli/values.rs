@@ -2,6 +2,9 @@
 
 use std::time::SystemTime;
 
+use hull_pod::manifest::Isolator;
+use serde_json::json;
+
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -14,6 +17,37 @@ pub(super) fn absolute(text: &str) -> Result<String, String> {
         true => Ok(text.to_owned()),
         false => Err("must be an absolute path".into()),
     }
+}
+
+/// A pod that was told it has a network must not run without.
+pub(super) fn no_network(text: &str) -> Result<String, String> {
+    match text {
+        "none" => Ok(text.to_owned()),
+        _ => Err("this version connects pods to no network: only --net=none is there".into()),
+    }
+}
+
+/// rkt's words for a filter, as the isolator that they are.
+pub(super) fn seccomp(text: &str) -> Result<Isolator, String> {
+    let (mut mode, mut errno, mut set) = (None, None, vec![]);
+    for word in text.split(',') {
+        match word.split_once('=') {
+            Some(("mode", "retain" | "remove")) if mode.is_none() => mode = word.strip_prefix("mode="),
+            Some(("errno", name)) if errno.is_none() && !name.is_empty() => errno = Some(name),
+            None if !word.is_empty() => set.push(word),
+            _ => {
+                return Err(format!(
+                    "{word:?} is no mode=retain or mode=remove, no errno=NAME (once each) and no call"
+                ));
+            }
+        }
+    }
+    let mode = mode.ok_or("mode=retain or mode=remove is missing")?;
+    let mut value = json!({ "set": set });
+    if let Some(errno) = errno {
+        value["errno"] = errno.into();
+    }
+    Ok(Isolator { name: format!("os/linux/seccomp-{mode}-set"), value })
 }
 
 /// As hostname(7): labels of letters, digits and dashes, and at most 64 bytes in all, the kernel's limit.
@@ -54,6 +88,22 @@ mod tests {
         let hour_ago = since("1h").unwrap();
         assert!(hour_ago < before && hour_ago + 3600 * second >= before);
         assert!(since("yesterday").is_err());
+    }
+
+    #[test]
+    fn filters_are_isolators() {
+        let isolator = seccomp("mode=remove,errno=ENOSPC,mkdir,@docker/default-blacklist").unwrap();
+        assert_eq!(isolator.name, "os/linux/seccomp-remove-set");
+        assert_eq!(
+            isolator.value,
+            json!({ "set": ["mkdir", "@docker/default-blacklist"], "errno": "ENOSPC" })
+        );
+        assert_eq!(seccomp("mode=retain,read").unwrap().value, json!({ "set": ["read"] }));
+        for wrong in
+            ["", "read", "mode=keep,read", "mode=retain,mode=remove", "mode=retain,,", "mode=retain,errno="]
+        {
+            assert!(seccomp(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

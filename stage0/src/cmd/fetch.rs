@@ -1,5 +1,6 @@
 //! `hull fetch`, and how every command that needs an image gets it.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use hull_errors::Doing;
@@ -14,14 +15,14 @@ use crate::{Error, Kind};
 const SHORT_ID: usize = 32;
 
 pub(crate) fn fetch(args: &FetchArgs, host: &Host) -> Result<ExitCode, Error> {
-    if args.wishes.signature.is_some() && args.images.len() > 1 {
+    if args.signature.is_some() && args.images.len() > 1 {
         let text = "--signature is that of one image; fetch the others by a command of their own";
         return Err(Error::new(Kind::User, text));
     }
     let store = host.images()?;
     let wanted = Wanted::new(&args.wishes, PullPolicy::Update, host);
     for text in &args.images {
-        let image = wanted.fetch(text, &store)?;
+        let image = wanted.fetch(text, args.signature.as_deref(), &store)?;
         println!("{}", if args.full { image.id.to_string() } else { short_id(&image.id, SHORT_ID) });
     }
     Ok(ExitCode::SUCCESS)
@@ -47,7 +48,7 @@ impl<'a> Wanted<'a> {
         let options = FetchOptions {
             pull: wishes.pull_policy().map_or(default, PullPolicy::from),
             insecure: host.insecure,
-            signature: wishes.signature.clone(),
+            signature: None,
             trust_keys_from_https: host.trust_keys_from_https,
         };
         Self {
@@ -57,15 +58,13 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    pub(super) fn fetch(&self, text: &str, store: &Store) -> Result<Image, Error> {
+    /// `signature` is the file of the detached one, where the user has named it.
+    pub(super) fn fetch(&self, text: &str, signature: Option<&Path>, store: &Store) -> Result<Image, Error> {
         let doing = || format!("use image {text}");
         let reference: Reference = text.parse().doing(Kind::User, doing)?;
-        let fetcher = Fetcher {
-            store,
-            settings: &self.host.settings,
-            options: &self.options,
-            progress: &*self.progress,
-        };
+        let options = FetchOptions { signature: signature.map(Path::to_owned), ..self.options.clone() };
+        let fetcher =
+            Fetcher { store, settings: &self.host.settings, options: &options, progress: &*self.progress };
         Ok(fetcher.fetch(&reference).doing(Kind::User, doing)?.image)
     }
 }

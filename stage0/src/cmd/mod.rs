@@ -20,6 +20,9 @@ pub(crate) mod trust;
 pub(crate) mod version;
 
 mod call;
+mod environment;
+mod manifest;
+mod names;
 mod view;
 
 use std::fs;

@@ -1,19 +1,25 @@
 //! `hull prepare`: image and wishes become a pod directory that a stage1 can run.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use hull_errors::Doing;
-use hull_image::{Image, PullPolicy};
+use hull_image::{Image, PullPolicy, Store};
 use hull_pod::contract::{self, Machine};
 use hull_pod::dir::{CONTRACT, MANIFEST};
-use hull_pod::manifest::{App, Isolator, NameValue, RuntimeApp, RuntimeImage, STOP_SIGNAL};
+use hull_pod::manifest::{
+    App, Event, EventHandler, Isolator, MountPoint, NameValue, Port, RuntimeApp, RuntimeImage, STOP_SIGNAL,
+};
 use hull_pod::wire;
 use hull_pod::{AppName, Contract, Flavour, Manifest, PodDir, PodId, Prepared, Preparing};
 
+use super::environment::{self, Environment};
 use super::fetch::Wanted;
+use super::{manifest, names};
+use crate::cli::app::AppWish;
 use crate::cli::insecure;
+use crate::cli::names::NameArgs;
 use crate::cli::pod::{PodArgs, Strictness};
 use crate::host::kvm::Kvm;
 use crate::host::{AGENT, Host, KERNEL};
@@ -21,6 +27,9 @@ use crate::{Error, Kind};
 
 /// A VM's memory where nobody says how much, in MiB.
 const RAM_MIB: u32 = 256;
+
+/// Most apps of one pod: in a VM each has a disk, and those have letters.
+const APPS_MAX: usize = 26;
 
 pub(crate) fn prepare(args: &PodArgs, host: &Host) -> Result<ExitCode, Error> {
     let (pod, _) = prepare_pod(args, Standing::default(), host)?;
@@ -30,16 +39,17 @@ pub(crate) fn prepare(args: &PodArgs, host: &Host) -> Result<ExitCode, Error> {
 
 /// How a pod stands to whoever starts it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct Standing<'a> {
     pub(super) interactive: bool,
     pub(super) detached: bool,
+    pub(super) names: Option<&'a NameArgs>,
 }
 
 /// A pod that is ready, and the stage1 to give it to. Almost everything that can go wrong before a stage1
 /// runs goes wrong here, and leaves nothing.
 pub(super) fn prepare_pod(
     args: &PodArgs,
-    standing: Standing,
+    standing: Standing<'_>,
     host: &Host,
 ) -> Result<(PodDir<Prepared>, PathBuf), Error> {
     let flavour = choose(args.stage1.map(Flavour::from), Kvm::look, nix::unistd::geteuid().is_root())?;
@@ -48,10 +58,12 @@ pub(super) fn prepare_pod(
     let store = host.images()?;
     // From the look at the image until the pod's directory names it, nothing else keeps it from being collected.
     let _hold = store.hold().doing(Kind::Host, || "keep the image".into())?;
-    let image = Wanted::new(&args.fetch, PullPolicy::New, host).fetch(&args.image, &store)?;
-    let manifest = Manifest::new(vec![runtime_app(args, &image)?]);
-    let Standing { interactive, detached } = standing;
-    let contract = Contract { interactive, detached, ..contract(args, host, flavour, &id, &image)? };
+    let (manifest, roots) = match &args.pod_manifest {
+        Some(path) => described(path, args, host, &store)?,
+        None => asked_for(args, host, &store)?,
+    };
+    check_apps(&manifest, flavour, standing.interactive)?;
+    let contract = Contract { roots, ..contract(args, standing, host, flavour, &id)? };
     let doing = || format!("prepare pod {id}");
     for warning in wire::check(&manifest, &contract).doing(Kind::User, doing)? {
         eprintln!("{warning}");
@@ -100,42 +112,197 @@ fn choose(asked: Option<Flavour>, kvm: impl Fn() -> Kvm, is_root: bool) -> Resul
     }
 }
 
-fn runtime_app(args: &PodArgs, image: &Image) -> Result<RuntimeApp, Error> {
-    let config = &image.config;
-    let exec = exec(args, image)?;
-    let name = args.name.clone().unwrap_or_else(|| AppName::from_image_name(&image.name));
-    // What the user sets replaces what the image sets, in the image's place.
-    let mut environment = config.environment.clone();
-    for (name, value) in &args.set_env {
-        environment.retain(|(known, _)| known != name);
-        environment.push((name.clone(), value.clone()));
+/// The pod of the images and options on the command line, and the file system of each app.
+fn asked_for(args: &PodArgs, host: &Host, store: &Store) -> Result<(Manifest, Vec<PathBuf>), Error> {
+    let wanted = Wanted::new(&args.fetch, PullPolicy::New, host);
+    let of_pod = PodEnvironment::read(args)?;
+    let (mut apps, mut roots) = (vec![], vec![]);
+    for wish in &args.apps {
+        let image = wanted.fetch(&wish.image, wish.flags.signature.as_deref(), store)?;
+        apps.push(runtime_app(wish, &of_pod, &image)?);
+        roots.push(image.erofs);
     }
-    let named = |(name, value): (String, String)| NameValue { name, value };
+    Ok((Manifest::new(apps), roots))
+}
+
+/// The pod of a manifest, likewise. Its images are in the store, or nowhere.
+fn described(
+    path: &Path,
+    args: &PodArgs,
+    host: &Host,
+    store: &Store,
+) -> Result<(Manifest, Vec<PathBuf>), Error> {
+    let wanted = Wanted::new(&args.fetch, PullPolicy::Never, host);
+    let manifest = manifest::of_file(path, |id| {
+        let image = wanted.fetch(id, None, store)?;
+        let app = image_app(&image)?;
+        Ok((image.name, serde_json::to_value(app).doing(Kind::Host, || "read the image's app".into())?))
+    })?;
+    check_honoured(&manifest)?;
+    let root = |app: &RuntimeApp| Ok(wanted.fetch(&app.image.id, None, store)?.erofs);
+    let roots = manifest.apps.iter().map(root).collect::<Result<_, Error>>()?;
+    Ok((manifest, roots))
+}
+
+/// What a manifest may ask for and no pod of this version would get.
+fn check_honoured(manifest: &Manifest) -> Result<(), Error> {
+    let any = |what: fn(&RuntimeApp) -> bool| manifest.apps.iter().any(what);
+    let asked = [
+        ("volumes", !manifest.volumes.is_empty() || any(|app| !app.mounts.is_empty())),
+        ("ports", !manifest.ports.is_empty()),
+        (
+            "post-stop event handlers",
+            any(|app| app.app.event_handlers.iter().any(|h| h.name == Event::PostStop)),
+        ),
+    ];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        None => Ok(()),
+        Some((what, _)) => {
+            let text =
+                format!("use the pod manifest: {what} in a manifest are not carried out by this version");
+            Err(Error::new(Kind::User, text))
+        }
+    }
+}
+
+/// What must hold for the apps together.
+fn check_apps(manifest: &Manifest, flavour: Flavour, interactive: bool) -> Result<(), Error> {
+    let refuse = |text: String| Err(Error::new(Kind::User, text));
+    let apps = &manifest.apps;
+    if apps.is_empty() || apps.len() > APPS_MAX {
+        return refuse(format!("a pod has 1 to {APPS_MAX} apps, not {}", apps.len()));
+    }
+    for (index, app) in apps.iter().enumerate() {
+        if let Some(other) = apps[..index].iter().find(|other| other.name == app.name) {
+            return refuse(format!(
+                "two apps are named {}: those of image {} and image {}; give one of them another name with --name",
+                app.name, other.image.name, app.image.name
+            ));
+        }
+        if app.app.exec.is_empty() {
+            let name = &app.image.name;
+            return refuse(format!(
+                "image {name:?} has an empty \"exec\" (try --exec=BINARY, or a command behind --)"
+            ));
+        }
+    }
+    if apps.len() > 1 && flavour == Flavour::Fly {
+        return refuse("--stage1=fly runs exactly one app in a pod".into());
+    }
+    check_interactive(interactive, apps.len())
+}
+
+/// There is one terminal, and nobody to say whose it is.
+pub(super) fn check_interactive(interactive: bool, apps: usize) -> Result<(), Error> {
+    match interactive && apps > 1 {
+        true => {
+            Err(Error::new(Kind::User, format!("--interactive needs a pod of exactly one app, not {apps}")))
+        }
+        false => Ok(()),
+    }
+}
+
+/// What the pod's options say about every app's environment.
+struct PodEnvironment {
+    own: Vec<(String, String)>,
+    files: Vec<(String, String)>,
+    set: Vec<(String, String)>,
+}
+
+impl PodEnvironment {
+    fn read(args: &PodArgs) -> Result<Self, Error> {
+        let mut files = vec![];
+        for path in &args.set_env_file {
+            files.extend(environment::of_file(path)?);
+        }
+        let own = if args.inherit_env { environment::own() } else { vec![] };
+        Ok(Self { own, files, set: args.set_env.clone() })
+    }
+}
+
+fn named(pairs: impl IntoIterator<Item = (String, String)>) -> Vec<NameValue> {
+    pairs.into_iter().map(|(name, value)| NameValue { name, value }).collect()
+}
+
+fn runtime_app(wish: &AppWish, of_pod: &PodEnvironment, image: &Image) -> Result<RuntimeApp, Error> {
+    let flags = &wish.flags;
+    let of_image = image_app(image)?;
+    let environment = Environment::default()
+        .set(&of_pod.own)
+        .set(&image.config.environment)
+        .set(&flags.environment)
+        .set(&of_pod.files)
+        .set(&of_pod.set);
+    let gids = Some(&flags.supplementary_gids).filter(|gids| !gids.is_empty());
+    let mut annotations = stop_signal(image.config.stop_signal.as_deref())?;
+    annotations.extend(named(flags.annotation.clone()));
+    let mut app = App {
+        exec: exec(wish, image),
+        user: flags.user.clone().unwrap_or(of_image.user),
+        group: flags.group.clone().unwrap_or(of_image.group),
+        supplementary_gids: gids.cloned().unwrap_or(of_image.supplementary_gids),
+        working_directory: flags.working_dir.clone().unwrap_or(of_image.working_directory),
+        environment: named(environment.into_pairs()),
+        user_annotations: named(flags.user_annotation.clone()),
+        user_labels: named(flags.user_label.clone()),
+        ..of_image
+    };
+    flags.isolators().into_iter().for_each(|isolator| app.set_isolator(isolator));
     Ok(RuntimeApp {
-        name,
+        name: flags.name.clone().unwrap_or_else(|| AppName::from_image_name(&image.name)),
         image: RuntimeImage {
             name: image.name.clone(),
             id: image.id.to_string(),
-            labels: config.labels.clone().into_iter().map(named).collect(),
+            labels: named(image.config.labels.clone()),
         },
-        app: App {
-            exec,
-            user: args.user.clone().unwrap_or_else(|| config.user.clone()),
-            group: args.group.clone().or_else(|| config.group.clone()).unwrap_or_default(),
-            supplementary_gids: config.supplementary_gids.clone(),
-            working_directory: args.working_dir.clone().unwrap_or_else(|| config.working_directory.clone()),
-            environment: environment.into_iter().map(named).collect(),
-            event_handlers: vec![],
-            isolators: isolators(&config.isolators)?,
-            mount_points: vec![],
-            ports: vec![],
-            user_annotations: vec![],
-            user_labels: vec![],
-        },
-        read_only_root_fs: false,
+        app,
+        read_only_root_fs: flags.readonly_rootfs.unwrap_or(false),
         mounts: vec![],
-        annotations: stop_signal(config.stop_signal.as_deref())?,
+        annotations,
     })
+}
+
+/// What an image says about its app.
+fn image_app(image: &Image) -> Result<App, Error> {
+    let config = &image.config;
+    Ok(App {
+        exec: config.entrypoint.iter().chain(&config.command).cloned().collect(),
+        user: config.user.clone(),
+        group: config.group.clone().unwrap_or_default(),
+        supplementary_gids: config.supplementary_gids.clone(),
+        working_directory: config.working_directory.clone(),
+        environment: named(config.environment.clone()),
+        event_handlers: config.event_handlers.iter().filter_map(event_handler).collect(),
+        isolators: isolators(&config.isolators)?,
+        mount_points: config.mount_points.iter().map(mount_point).collect(),
+        ports: config.ports.iter().map(port).collect(),
+        user_annotations: vec![],
+        user_labels: vec![],
+    })
+}
+
+/// appc has no other names than these two, and an image of another name has been refused.
+fn event_handler(handler: &hull_image::EventHandler) -> Option<EventHandler> {
+    let name = match handler.name.as_str() {
+        "pre-start" => Event::PreStart,
+        "post-stop" => Event::PostStop,
+        _ => return None,
+    };
+    Some(EventHandler { name, exec: handler.exec.clone() })
+}
+
+fn mount_point(point: &hull_image::MountPoint) -> MountPoint {
+    MountPoint { name: point.name.clone(), path: point.path.clone(), read_only: point.read_only }
+}
+
+fn port(port: &hull_image::Port) -> Port {
+    Port {
+        name: port.name.clone(),
+        protocol: port.protocol.clone(),
+        port: port.port,
+        count: port.count,
+        socket_activated: port.socket_activated,
+    }
 }
 
 fn isolators(of_image: &[serde_json::Value]) -> Result<Vec<Isolator>, Error> {
@@ -145,24 +312,17 @@ fn isolators(of_image: &[serde_json::Value]) -> Result<Vec<Isolator>, Error> {
 }
 
 /// The image's whole command line, with the user's arguments in their place.
-fn exec(args: &PodArgs, image: &Image) -> Result<Vec<String>, Error> {
+fn exec(wish: &AppWish, image: &Image) -> Vec<String> {
     let config = &image.config;
-    let mut exec = match &args.exec {
+    let mut exec = match &wish.flags.exec {
         Some(program) => vec![program.clone()],
         None => config.entrypoint.clone(),
     };
-    match args.args.is_empty() && args.exec.is_none() {
+    match wish.args.is_empty() && wish.flags.exec.is_none() {
         true => exec.extend(config.command.iter().cloned()),
-        false => exec.extend(args.args.iter().cloned()),
+        false => exec.extend(wish.args.iter().cloned()),
     }
-    if exec.is_empty() {
-        let name = &image.name;
-        return Err(Error::new(
-            Kind::User,
-            format!("image {name:?} has an empty \"exec\" (try --exec=BINARY, or a command behind --)"),
-        ));
-    }
-    Ok(exec)
+    exec
 }
 
 fn stop_signal(name: Option<&str>) -> Result<Vec<NameValue>, Error> {
@@ -173,11 +333,13 @@ fn stop_signal(name: Option<&str>) -> Result<Vec<NameValue>, Error> {
 
 fn contract(
     args: &PodArgs,
+    standing: Standing<'_>,
     host: &Host,
     flavour: Flavour,
     id: &PodId,
-    image: &Image,
 ) -> Result<Contract, Error> {
+    let hostname = args.hostname.clone().unwrap_or_else(|| format!("hull-{id}"));
+    let names = standing.names;
     let machine = match flavour {
         Flavour::Kvm => Some(machine(args, host)?),
         Flavour::Nspawn | Flavour::Fly => no_machine(args, flavour)?,
@@ -186,12 +348,14 @@ fn contract(
         version: contract::VERSION,
         pod: id.clone(),
         flavour,
-        hostname: args.hostname.clone().unwrap_or_else(|| format!("hull-{id}")),
-        roots: vec![image.erofs.clone()],
+        hosts: names.map(|names| names::hosts(names, flavour, &hostname)).transpose()?.flatten(),
+        resolver: names.map(names::resolver).transpose()?.flatten(),
+        hostname,
+        roots: vec![],
         agent: host.installed(AGENT)?,
         machine,
-        interactive: false,
-        detached: false,
+        interactive: standing.interactive,
+        detached: standing.detached,
         lenient: args.isolators == Strictness::Lenient,
         waived: insecure::of_run(&host.insecure_options),
         debug: host.debug,
@@ -215,6 +379,7 @@ fn no_machine(args: &PodArgs, flavour: Flavour) -> Result<Option<Machine>, Error
         ("--vm-memory", args.vm_memory.is_some()),
         ("--vm-cpus", args.vm_cpus.is_some()),
         ("--hostname", args.hostname.is_some() && flavour == Flavour::Fly),
+        ("--net", args.net.is_some() && flavour == Flavour::Fly),
     ];
     match meant.into_iter().find(|(_, given)| *given) {
         None => Ok(None),

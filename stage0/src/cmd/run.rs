@@ -14,14 +14,16 @@ use hull_pod::dir::CONTRACT;
 use hull_pod::{Contract, Found, PodDir, PodId, Pods, Prepared, Running, State, Waived};
 
 use super::call::{ask, call};
-use super::prepare::{Standing, discard, prepare_pod};
+use super::names;
+use super::prepare::{Standing, check_interactive, discard, prepare_pod};
 use crate::cli::insecure;
 use crate::cli::pod::{RunArgs, RunPreparedArgs};
 use crate::host::Host;
 use crate::{Error, Kind};
 
 pub(crate) fn run(args: &RunArgs, host: &Host) -> Result<ExitCode, Error> {
-    let standing = Standing { interactive: args.interactive, detached: args.detach };
+    let standing =
+        Standing { interactive: args.interactive, detached: args.detach, names: Some(&args.names) };
     let (pod, stage1) = prepare_pod(&args.pod, standing, host)?;
     match save_uuid(args, pod.id()) {
         Ok(()) => start(pod, &stage1, args.detach, host),
@@ -52,7 +54,10 @@ pub(crate) fn run_prepared(args: &RunPreparedArgs, host: &Host) -> Result<ExitCo
         seccomp: contract.waived.seccomp || asked.seccomp,
     };
     let (interactive, detached) = (args.interactive, args.detach);
-    let contract = Contract { interactive, detached, debug: host.debug, waived, ..contract };
+    check_interactive(interactive, contract.roots.len())?;
+    let hosts = names::hosts(&args.names, contract.flavour, &contract.hostname)?;
+    let resolver = names::resolver(&args.names)?;
+    let contract = Contract { interactive, detached, hosts, resolver, debug: host.debug, waived, ..contract };
     pod.write_json(CONTRACT, &contract).doing(Kind::Host, doing)?;
     start(pod, &stage1, args.detach, host)
 }

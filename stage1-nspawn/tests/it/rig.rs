@@ -69,6 +69,8 @@ impl Rig {
             pod: id.clone(),
             flavour,
             hostname: "pod-name".into(),
+            hosts: None,
+            resolver: None,
             roots: scripts.iter().map(|_| image().to_owned()).collect(),
             agent: agent(),
             machine: None,

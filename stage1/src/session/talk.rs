@@ -9,6 +9,7 @@ use hull_agent_protocol::host::Event;
 use super::stop::Stop;
 use super::{End, Session};
 use crate::Error;
+use crate::output::Output;
 
 /// Most bytes that wait for the agent: a `Start` message, all windows' worth of input, and then some. Only an
 /// agent that talks without listening lets more pile up.
@@ -95,7 +96,8 @@ impl Session {
 
     fn on_event(&mut self, event: Event) -> Result<(), Error> {
         match event {
-            Event::Started { app } => {
+            Event::Started { app, pid } => {
+                self.outputs.iter_mut().for_each(|output| output.app_started(app, pid));
                 self.record.started(app)?;
                 self.tell_started();
                 Ok(())
@@ -126,7 +128,11 @@ impl Session {
                 self.process_exited(process, outcome);
                 Ok(())
             }
-            Event::OutputEnded { .. } | Event::InputAllowed { .. } | Event::Finished => Ok(()),
+            Event::OutputEnded { channel } => {
+                self.outputs.iter_mut().filter(|o| o.channel == channel).for_each(Output::end);
+                Ok(())
+            }
+            Event::InputAllowed { .. } | Event::Finished => Ok(()),
         }
     }
 }

@@ -19,28 +19,29 @@ pub(super) fn members(name: &str) -> Option<&'static str> {
 }
 
 /// What comes with a capability (capabilities(7)), where a filter is not asked for but the default.
-pub(super) const OF_CAPABILITIES: [(&str, &str); 13] = [
+pub(super) const OF_CAPABILITIES: [(&str, &str); 14] = [
     ("CAP_BPF", "bpf"),
     ("CAP_DAC_READ_SEARCH", "open_by_handle_at"),
     ("CAP_PERFMON", "perf_event_open"),
     (
         "CAP_SYS_ADMIN",
-        "bpf clone3 fanotify_init fsconfig fsmount fsopen fspick listmount lookup_dcookie mount mount_setattr \
-         move_mount open_tree perf_event_open pivot_root quotactl quotactl_fd setdomainname sethostname setns \
-         statmount syslog umount2 unshare",
+        "bpf clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie lsm_get_self_attr lsm_list_modules \
+         lsm_set_self_attr mount mount_setattr move_mount open_tree perf_event_open pivot_root quotactl quotactl_fd \
+         setdomainname sethostname setns syslog umount2 unshare",
     ),
     ("CAP_SYS_BOOT", "reboot"),
     ("CAP_SYS_CHROOT", "chroot"),
     ("CAP_SYS_MODULE", "delete_module finit_module init_module"),
     ("CAP_SYS_NICE", "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
     ("CAP_SYS_PACCT", "acct"),
-    ("CAP_SYS_PTRACE", "kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev"),
+    ("CAP_SYS_PTRACE", "kcmp pidfd_getfd process_madvise"),
     ("CAP_SYS_RAWIO", "ioperm iopl"),
     ("CAP_SYS_TIME", "clock_settime settimeofday"),
+    ("CAP_SYS_TTY_CONFIG", "vhangup"),
     ("CAP_SYSLOG", "syslog"),
 ];
 
-/// Docker's default profile without what comes with capabilities. `io_uring` is not in it: it has been
+/// Docker's default profile (moby/profiles, seccomp/default.json of 2026) without what comes with capabilities. `io_uring` is not in it: it has been
 /// the way out of too many containers.
 const WHITELIST: &str = "\
     accept accept4 access adjtimex alarm arch_prctl bind brk cachestat capget capset chdir chmod \
@@ -55,13 +56,13 @@ const WHITELIST: &str = "\
     getresuid getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday getuid getxattr \
     inotify_add_watch inotify_init inotify_init1 inotify_rm_watch io_cancel io_destroy io_getevents \
     io_pgetevents io_setup io_submit ioctl ioprio_get ioprio_set kill landlock_add_rule \
-    landlock_create_ruleset landlock_restrict_self lchown lgetxattr link linkat listen listxattr \
+    landlock_create_ruleset landlock_restrict_self lchown lgetxattr link linkat listen listmount listxattr \
     llistxattr lremovexattr lseek lsetxattr lstat madvise map_shadow_stack membarrier memfd_create \
     memfd_secret mincore mkdir mkdirat mknod mknodat mlock mlock2 mlockall mmap modify_ldt mprotect \
     mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink mremap mseal msgctl \
     msgget msgrcv msgsnd msync munlock munlockall munmap name_to_handle_at nanosleep newfstatat open \
     openat openat2 pause personality pidfd_open pidfd_send_signal pipe pipe2 pkey_alloc pkey_free \
-    pkey_mprotect poll ppoll prctl pread64 preadv preadv2 prlimit64 process_mrelease pselect6 ptrace \
+    pkey_mprotect poll ppoll prctl pread64 preadv preadv2 prlimit64 process_mrelease process_vm_readv process_vm_writev pselect6 ptrace \
     pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv recvfrom recvmmsg recvmsg \
     remap_file_pages removexattr rename renameat renameat2 restart_syscall rmdir rseq rt_sigaction \
     rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait \
@@ -71,7 +72,7 @@ const WHITELIST: &str = "\
     sendfile sendmmsg sendmsg sendto set_robust_list set_thread_area set_tid_address setfsgid \
     setfsuid setgid setgroups setitimer setpgid setpriority setregid setresgid setresuid setreuid \
     setrlimit setsid setsockopt setuid setxattr shmat shmctl shmdt shmget shutdown sigaltstack \
-    signalfd signalfd4 socket socketpair splice stat statfs statx symlink symlinkat sync \
+    signalfd signalfd4 socket socketpair splice stat statfs statmount statx symlink symlinkat sync \
     sync_file_range syncfs sysinfo tee tgkill time timer_create timer_delete timer_getoverrun \
     timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill truncate \
     umask uname unlink unlinkat uretprobe utime utimensat utimes vfork vmsplice wait4 waitid write \

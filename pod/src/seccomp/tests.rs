@@ -64,7 +64,16 @@ fn the_default_keeps_programs_running_and_the_kernel_alone() {
     assert_eq!(call(&filter, "clone", 0x0001_0000), ALLOW);
     assert_eq!(call(&filter, "clone", 0x1000_0000), ERRNO | 1, "CLONE_NEWUSER");
     assert_eq!(call(&filter, "socket", 2), ALLOW);
-    assert_eq!(call(&filter, "socket", 40), ERRNO | 1, "AF_VSOCK");
+    for (family, name) in
+        [(40, "AF_VSOCK"), (38, "AF_ALG"), (12, "AF_DECnet"), (46, "unknown"), (u64::MAX, "none")]
+    {
+        assert_eq!(call(&filter, "socket", family), ERRNO | 1, "{name}");
+    }
+    for (family, name) in
+        [(1, "AF_UNIX"), (10, "AF_INET6"), (16, "AF_NETLINK"), (17, "AF_PACKET"), (45, "AF_MCTP")]
+    {
+        assert_eq!(call(&filter, "socket", family), ALLOW, "{name}");
+    }
     assert_eq!(call(&filter, "personality", 0xffff_ffff), ALLOW);
     assert_eq!(call(&filter, "personality", 0x0040_0000), ERRNO | 1, "READ_IMPLIES_EXEC");
 }
@@ -72,7 +81,7 @@ fn the_default_keeps_programs_running_and_the_kernel_alone() {
 #[test]
 fn capabilities_bring_their_calls() {
     let filter = Filter::default_for(&words("CAP_SYS_ADMIN CAP_SYS_BOOT"));
-    for name in ["mount", "unshare", "clone3", "reboot"] {
+    for name in ["mount", "unshare", "clone3", "reboot", "lsm_list_modules"] {
         assert_eq!(call(&filter, name, 0), ALLOW, "{name}");
     }
     assert_eq!(call(&filter, "clone", 0x1000_0000), ALLOW);

@@ -124,3 +124,21 @@ pub(crate) fn a_shell_enters_with_a_terminal(flavour: Flavour) {
     hull.hull(&["stop", "--wait", &id]).success();
     pod.wait();
 }
+
+pub(crate) fn a_pod_is_waited_for_as_long_as_asked(flavour: Flavour) {
+    let hull = Hull::new();
+    let (pod, id) = running(&hull, flavour, WAITER);
+    let ready = hull.hull(&["status", "--wait-ready=1h", &id]).success();
+    assert!(ready.contains("state=running\n"), "{ready}");
+    hull.hull(&["status", "--wait=1ms", &id]).failure(&[&id, "not ended after 1ms"]);
+    hull.hull(&["status", "--wait=soon", &id]).failure(&["--wait", "duration"]);
+    let waits: Vec<_> =
+        ["--wait", "--wait=-1s", "--wait=1h"].map(|wait| hull.spawn(&["status", wait, &id])).into();
+    hull.hull(&["stop", &id]).success();
+    for wait in waits {
+        let status = wait.wait().success();
+        assert!(status.contains("state=exited\n") && status.contains("=6\n"), "{status}");
+    }
+    assert_eq!(pod.wait().code, 6);
+    hull.hull(&["status", "--wait", "--wait-ready=1ms", &id]).success();
+}

@@ -71,6 +71,7 @@ on_every_flavour!(
     control::a_command_ends_with_the_pod_and_with_its_caller,
     control::a_command_joins_the_app,
     control::a_shell_enters_with_a_terminal,
+    control::a_pod_is_waited_for_as_long_as_asked,
     control::a_stopped_pod_ends_in_order,
     control::a_stubborn_pod_is_stopped_by_force,
     control::two_may_stop_a_pod_at_once,

@@ -9,7 +9,7 @@ pub(crate) mod insecure;
 pub(crate) mod names;
 pub(crate) mod pod;
 pub(crate) mod trust;
-mod values;
+pub(crate) mod values;
 
 use std::path::PathBuf;
 

@@ -10,7 +10,7 @@ use super::Format;
 use super::app::{AppFlags, AppWish};
 use super::fetch::FetchWishes;
 use super::names::NameArgs;
-use super::values::{hostname, no_network, pair, since};
+use super::values::{Wait, hostname, no_network, pair, since, wait};
 use crate::complete::{any_image, any_pod, idle_pod, prepared_pod};
 
 #[derive(Debug, Args)]
@@ -141,9 +141,18 @@ pub(crate) struct ListArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Wait until the pod has ended
-    #[arg(long)]
-    pub(crate) wait: bool,
+    /// Wait until the pod has ended, or fail after a while
+    #[arg(
+        long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value = "false", hide_default_value = true, value_parser = wait
+    )]
+    pub(crate) wait: Wait,
+    /// Wait until the pod's apps run, or fail after a while
+    #[arg(
+        long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value = "false", hide_default_value = true, value_parser = wait
+    )]
+    pub(crate) wait_ready: Wait,
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! Values that are read once, here, into what cannot be wrong.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use hull_pod::manifest::Isolator;
 use serde_json::json;
@@ -25,6 +25,31 @@ pub(super) fn no_network(text: &str) -> Result<String, String> {
         "none" => Ok(text.to_owned()),
         _ => Err("this version connects pods to no network: only --net=none is there".into()),
     }
+}
+
+/// How long to wait for something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    Not,
+    Forever,
+    For(Duration),
+}
+
+/// rkt's words: `true`, `false`, or a duration; a negative one has no end, and 0 is no wait.
+pub(super) fn wait(text: &str) -> Result<Wait, String> {
+    match text {
+        "true" => return Ok(Wait::Forever),
+        "false" => return Ok(Wait::Not),
+        _ => (),
+    }
+    let (end, number) = text.strip_prefix('-').map_or((true, text), |rest| (false, rest));
+    let duration =
+        humantime::parse_duration(number).map_err(|_| "must be true, false or a duration like 10s")?;
+    Ok(match duration {
+        Duration::ZERO => Wait::Not,
+        _ if !end => Wait::Forever,
+        _ => Wait::For(duration),
+    })
 }
 
 /// rkt's words for a filter, as the isolator that they are.
@@ -80,7 +105,7 @@ mod tests {
     #[test]
     fn times_are_points_or_distances() {
         let epoch = SystemTime::UNIX_EPOCH;
-        let second = std::time::Duration::from_secs(1);
+        let second = Duration::from_secs(1);
         assert_eq!(since("1970-01-01T00:00:01Z"), Ok(epoch + second));
         assert_eq!(since("1970-01-01 00:00:01"), Ok(epoch + second));
         assert_eq!(since("9999years"), Ok(epoch), "before there was time");
@@ -88,6 +113,17 @@ mod tests {
         let hour_ago = since("1h").unwrap();
         assert!(hour_ago < before && hour_ago + 3600 * second >= before);
         assert!(since("yesterday").is_err());
+    }
+
+    #[test]
+    fn waits_have_an_end_or_none() {
+        let check = |text: &str, want: Wait| assert_eq!(wait(text), Ok(want), "{text}");
+        check("true", Wait::Forever);
+        check("false", Wait::Not);
+        check("0s", Wait::Not);
+        check("-1s", Wait::Forever);
+        check("1m", Wait::For(Duration::from_secs(60)));
+        assert!(wait("long").is_err());
     }
 
     #[test]

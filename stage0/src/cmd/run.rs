@@ -116,8 +116,9 @@ fn start_detached(pod: PodDir<Running>, stage1: &Path, host: &Host) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-/// False if the pod has ended, which it may have done after a start that was too short to be seen.
-fn has_started(pods: &Pods, found: &Found) -> Result<bool, Error> {
+/// Waits until the apps run. False if the pod has ended, which it may have done after a start that was too short
+/// to be seen.
+pub(super) fn has_started(pods: &Pods, found: &Found) -> Result<bool, Error> {
     let Some(client) = call(pods, found)? else { return Ok(false) };
     ask(&client, &Request::AwaitStart)?;
     let answer = client.answer().doing(Kind::Host, || format!("wait for the start of pod {}", found.id))?;

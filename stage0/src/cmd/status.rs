@@ -1,28 +1,55 @@
 //! `hull status`
 
 use std::process::ExitCode;
+use std::sync::mpsc;
 
 use hull_errors::Doing;
-use hull_pod::State;
+use hull_pod::{PodId, State};
 
+use super::run::has_started;
 use super::view::{PodView, absolute_time};
 use crate::cli::pod::StatusArgs;
+use crate::cli::values::Wait;
 use crate::host::Host;
 use crate::{Error, Kind};
 
 pub(crate) fn status(args: &StatusArgs, host: &Host) -> Result<ExitCode, Error> {
     let pods = host.pods()?;
-    let mut found = super::find_pod(&pods, &args.pod)?;
-    if args.wait && found.state == State::Running {
-        found.wait().doing(Kind::Host, || "wait".into())?;
-        found = pods.find(found.id.as_str()).doing(Kind::User, || "find the pod again".into())?;
+    let found = super::find_pod(&pods, &args.pod)?;
+    let id = found.id.clone();
+    if args.wait_ready != Wait::Not && found.state == State::Running {
+        let (pods, found) =
+            (host.pods()?, pods.find(id.as_str()).doing(Kind::User, || "find the pod".into())?);
+        within(args.wait_ready, "its apps do not run", &id, move || has_started(&pods, &found).map(drop))?;
     }
+    if args.wait != Wait::Not && found.state == State::Running {
+        let wait = move || found.wait().doing(Kind::Host, || "wait".into());
+        within(args.wait, "it has not ended", &id, wait)?;
+    }
+    let found = pods.find(id.as_str()).doing(Kind::User, || "find the pod again".into())?;
     let view = PodView::of(&found);
     match args.format {
         Some(format) => super::print_json(&view, format)?,
         None => print_plain(&view, found.state),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Does what may take long. What is not done in time goes on until this process ends, which is soon.
+fn within(
+    limit: Wait,
+    not_yet: &str,
+    id: &PodId,
+    work: impl FnOnce() -> Result<(), Error> + Send + 'static,
+) -> Result<(), Error> {
+    let Wait::For(limit) = limit else { return work() };
+    let (done, result) = mpsc::channel();
+    // Who has stopped listening needs no result.
+    std::thread::spawn(move || drop(done.send(work())));
+    result.recv_timeout(limit).unwrap_or_else(|_| {
+        let limit = humantime::format_duration(limit);
+        Err(Error::new(Kind::User, format!("wait for pod {id}: {not_yet} after {limit}")))
+    })
 }
 
 fn print_plain(view: &PodView, state: State) {

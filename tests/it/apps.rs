@@ -199,3 +199,21 @@ pub(crate) fn a_network_that_a_pod_would_not_have_is_refused(flavour: Flavour) {
         _ => assert_eq!(with("--net=none").success(), "lo\n"),
     }
 }
+
+pub(crate) fn an_image_may_prepare_its_root(flavour: Flavour) {
+    let hull = Hull::new();
+    let run = |handler: Value| {
+        let image = Builder::standard().app(json!({ "eventHandlers": [handler] })).aci();
+        let mut command =
+            hull.command(["run", flavour.option(), "--insecure-options=image", &image.reference()]);
+        command.args(["--user=app", "--exec=/bin/cat", "--", "/home/by"]);
+        finish(command)
+    };
+    let script = "id -u > /home/by";
+    assert_eq!(run(json!({ "name": "pre-start", "exec": ["/bin/sh", "-c", script] })).success(), "0\n");
+    run(json!({ "name": "pre-start", "exec": ["/bin/false"] })).failure(&[
+        "pre-start",
+        "/bin/false",
+        "code 1",
+    ]);
+}

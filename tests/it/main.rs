@@ -40,6 +40,7 @@ macro_rules! on_every_flavour {
 on_every_flavour!(
     apps::a_network_that_a_pod_would_not_have_is_refused,
     apps::a_pod_is_made_of_a_manifest,
+    apps::an_image_may_prepare_its_root,
     apps::an_app_that_fails_ends_its_pod,
     apps::names_are_resolved_as_the_user_says,
     apps::one_of_several_apps_is_named,

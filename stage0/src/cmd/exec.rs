@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{read, write};
 
 use super::call::{ask, call};
@@ -75,16 +75,17 @@ impl Job {
         let client = call(&pods, &found)?.ok_or_else(not_running)?;
         let signals = take_signals()?;
         let (given, pump) = self.input()?;
+        // The command may write before anybody says that it has started.
+        let raw = self.terminal.then(Raw::output).transpose()?;
         self.ask(&client, &given)?;
         drop(given);
-        // The terminal is made raw only once there is somebody to type to.
-        let mut raw = None;
         let mut line = Line { client, signals, pump, started: false };
         loop {
             match line.next()? {
                 Answer::Started => {
                     line.started = true;
-                    raw = self.terminal.then(Raw::enter).transpose()?;
+                    // Until there is somebody to type to, this command can be interrupted.
+                    raw.as_ref().map_or(Ok(()), Raw::input)?;
                 }
                 Answer::Done => (),
                 Answer::Refused { text } => return Ok(Come::Refused(text)),
@@ -198,12 +199,24 @@ impl Line {
 struct Raw(Termios);
 
 impl Raw {
-    fn enter() -> Result<Self, Error> {
+    /// Leaves what is written as it is.
+    fn output() -> Result<Self, Error> {
         let before = tcgetattr(stdin()).doing(Kind::Host, || "read the terminal's settings".into())?;
         let mut raw = before.clone();
-        cfmakeraw(&mut raw);
-        tcsetattr(stdin(), SetArg::TCSANOW, &raw).doing(Kind::Host, || "make the terminal raw".into())?;
+        raw.output_flags.remove(OutputFlags::OPOST);
+        Self::set(&raw)?;
         Ok(Self(before))
+    }
+
+    /// Leaves what is typed as it is, too.
+    fn input(&self) -> Result<(), Error> {
+        let mut raw = self.0.clone();
+        cfmakeraw(&mut raw);
+        Self::set(&raw)
+    }
+
+    fn set(to: &Termios) -> Result<(), Error> {
+        tcsetattr(stdin(), SetArg::TCSANOW, to).doing(Kind::Host, || "make the terminal raw".into())
     }
 }
 

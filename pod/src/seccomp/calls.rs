@@ -1,19 +1,28 @@
 //! Names and numbers of system calls on x86-64, as Linux 6.12 has them
 //! (`arch/x86/entry/syscalls/syscall_64.tbl`). A call's number is its place here.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 /// The number of the first name in [`LATER`]; the table of the kernel has a gap before.
-const LATER_FIRST: usize = 424;
+const LATER_FIRST: u32 = 424;
 
 /// The highest number here; what a later kernel adds is unknown to every profile.
 pub(super) const LAST: u32 = 462;
 
 /// The number of a system call.
 pub(super) fn number(name: &str) -> Option<u32> {
-    let at =
-        |names: &str, first: usize| Some(first + names.split_whitespace().position(|known| known == name)?);
-    let found = at(EARLIER, 0).or_else(|| at(LATER, LATER_FIRST))?;
-    u32::try_from(found).ok()
+    NUMBERS.get(name).copied()
 }
+
+/// Looked up hundreds of times for each filter, at the start of each pod.
+static NUMBERS: LazyLock<HashMap<&str, u32>> = LazyLock::new(|| {
+    let earlier = (0..).zip(EARLIER.split_whitespace());
+    earlier
+        .chain((LATER_FIRST..).zip(LATER.split_whitespace()))
+        .map(|(number, name)| (name, number))
+        .collect()
+});
 
 /// Whether another machine has a call of this name that x86-64 lacks. Nobody can make it here, so
 /// whatever a filter says about it holds.

@@ -44,6 +44,7 @@ pub(crate) fn plan(pod: &Pod, agents_end: UnixStream) -> Result<VmConfig, Error>
         disks: contract.roots.iter().map(disk).collect::<Result<_, Error>>()?,
         vsock: Some(Vsock { ports: vec![VsockPort { port: AGENT_PORT, stream: agents_end }] }),
         rng: true,
+        net: vec![],
         console: console.doing(Kind::Host, || "use standard error as console".into())?.map(File::from),
     };
     VmConfig::try_from(asked).doing(Kind::Contract, || "plan the virtual machine".into())

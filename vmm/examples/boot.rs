@@ -1,5 +1,5 @@
 //! Boots a kernel from the command line, to try a machine without a pod:
-//! `boot KERNEL [init=FILE] [disk=FILE] [rodisk=FILE] [pmem=FILE] [ram=MIB] [vcpus=N] [vsock] [rng] [console] [cmd=WORDS]`
+//! `boot KERNEL [init=FILE] [disk=FILE] [rodisk=FILE] [pmem=FILE] [ram=MIB] [vcpus=N] [vsock] [rng] [tap=NAME] [console] [cmd=WORDS]`
 //! A vsock is port 1024, echoed. Prints how the machine ended, and exits with the guest's code.
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use hull_errors::chain;
-use hull_vmm::{Asked, Disk, Halt, InitramfsFile, Machine, VmConfig, Vsock, VsockPort};
+use hull_vmm::{Asked, Disk, Halt, InitramfsFile, Machine, Net, VmConfig, Vsock, VsockPort, open_tap};
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -54,6 +54,7 @@ fn parse() -> Fallible<(Asked, Vec<File>)> {
         disks: Vec::new(),
         vsock: None,
         rng: false,
+        net: Vec::new(),
         console: None,
     };
     let mut pmem = Vec::new();
@@ -70,6 +71,10 @@ fn parse() -> Fallible<(Asked, Vec<File>)> {
             ("vcpus", count) => asked.vcpus = count.parse()?,
             ("vsock", _) => asked.vsock = Some(Vsock { ports: vec![echo()?] }),
             ("rng", _) => asked.rng = true,
+            ("tap", name) => {
+                let index = u8::try_from(asked.net.len())?;
+                asked.net.push(Net { tap: open_tap(name)?, mac: [2, 0, 0, 0, 0, index], mtu: Some(1500) });
+            }
             ("console", _) => asked.console = Some(io::stdout().as_fd().try_clone_to_owned()?.into()),
             ("cmd", words) => words.clone_into(&mut asked.cmdline),
             // Anything else is a path in the guest and a file here.

@@ -15,6 +15,7 @@ use crate::config::SizedDisk;
 use crate::device::serial::Serial;
 use crate::device::virtio::block::{Backend, Block};
 use crate::device::virtio::mmio::{Transport, Wiring};
+use crate::device::virtio::net::{self, Address, Net};
 use crate::device::virtio::pmem::Pmem;
 use crate::device::virtio::rng::Rng;
 use crate::device::virtio::vsock::Vsock;
@@ -26,6 +27,7 @@ use crate::layout::{
     IDENTITY_MAP, IOAPIC, Region, SERIAL_PIN, SERIAL_PORT, SERIAL_PORTS, TSS, virtio_window,
 };
 use crate::memory::GuestRam;
+use crate::tap::Tap;
 
 /// The devices of a machine.
 pub(crate) struct Wanted {
@@ -35,6 +37,7 @@ pub(crate) struct Wanted {
     pub images: Vec<Region>,
     pub vsock: Option<Vec<(u32, UnixStream)>>,
     pub rng: bool,
+    pub net: Vec<(Tap, Address)>,
     pub console: Option<File>,
 }
 
@@ -85,7 +88,7 @@ pub(crate) fn create_irqchip(vm: &VmFd) -> Result<(), Error> {
     vm.enable_cap(&split).doing(Kind::UnfitKvm, doing)
 }
 
-/// Attaches the devices in the order in which the guest finds them: disks, images, vsock, rng.
+/// Attaches the devices in the order in which the guest finds them: disks, images, vsock, rng, network.
 pub(crate) fn attach(
     wanted: Wanted,
     vm: &Arc<VmFd>,
@@ -96,6 +99,7 @@ pub(crate) fn attach(
     let doing = || "share the console".to_owned();
     let virtio_count = wanted.disks.len()
         + wanted.images.len()
+        + wanted.net.len()
         + usize::from(wanted.vsock.is_some())
         + usize::from(wanted.rng);
     let pins = Pins::plan(virtio_count, serial);
@@ -129,6 +133,11 @@ pub(crate) fn attach(
     if wanted.rng {
         let source = entropy.try_clone().doing(Kind::Host, || "share /dev/urandom".to_owned())?;
         attaching.virtio(Rng::spec(), |_| Box::new(Rng::new(source)))?;
+    }
+    for (tap, address) in wanted.net {
+        let spec = Net::spec(address, tap.splits_udp);
+        let backend = net::Backend::new(tap.file);
+        attaching.virtio(spec, |events| Box::new(Net::new(backend, address, events)))?;
     }
     Ok(attaching.finish(serial))
 }

@@ -9,8 +9,10 @@ use hull_errors::Doing;
 
 use crate::boot::initramfs::InitramfsFile;
 use crate::device::virtio::block;
+use crate::device::virtio::net::Address;
 use crate::error::{Error, Kind};
 use crate::layout::{DEVICES_MAX, IMAGE_SIZE_MAX, RAM_MIB_MAX, RAM_MIB_MIN, VCPUS_MAX};
+use crate::tap::Tap;
 
 /// A machine as the caller wants it. Everything is an open file: the machine opens no path of the
 /// caller's.
@@ -32,6 +34,8 @@ pub struct Asked {
     pub vsock: Option<Vsock>,
     /// An entropy device, beside the seed that every guest gets at boot.
     pub rng: bool,
+    /// `eth0`, `eth1`, and so on.
+    pub net: Vec<Net>,
     /// Where the serial console goes. Without it the kernel is silent, and boots faster.
     pub console: Option<File>,
 }
@@ -56,6 +60,21 @@ pub struct VsockPort {
     pub port: u32,
     pub stream: UnixStream,
 }
+
+/// A tap as a network interface.
+#[derive(Debug)]
+pub struct Net {
+    /// Attached with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR, as [`crate::open_tap`] does it. Its header size and
+    /// offloads are set by us.
+    pub tap: File,
+    /// The guest's address: not a group's.
+    pub mac: [u8; 6],
+    /// Without it the guest decides; 68 at least.
+    pub mtu: Option<u16>,
+}
+
+/// Least MTU: what IPv4 needs (RFC 791), and the limit of the standard (section 5.1.4.1).
+const MTU_MIN: u16 = 68;
 
 /// A disk whose size is known.
 #[derive(Debug)]
@@ -84,6 +103,7 @@ pub struct VmConfig {
     pub(crate) images: Vec<SizedImage>,
     pub(crate) vsock: Option<Vec<(u32, UnixStream)>>,
     pub(crate) rng: bool,
+    pub(crate) net: Vec<(Tap, Address)>,
     pub(crate) console: Option<File>,
 }
 
@@ -103,6 +123,7 @@ impl TryFrom<Asked> for VmConfig {
             images: Vec::new(),
             vsock: asked.vsock.map(check_ports).transpose()?,
             rng: asked.rng,
+            net: (0..).zip(asked.net).map(|(index, net)| prepare(index, net)).collect::<Result<_, _>>()?,
             console: asked.console,
         };
         config.check_device_count()?;
@@ -135,7 +156,7 @@ impl VmConfig {
 
     fn check_device_count(&self) -> Result<(), Error> {
         let single = usize::from(self.vsock.is_some()) + usize::from(self.rng);
-        let devices = self.disks.len() + self.images.len() + single;
+        let devices = self.disks.len() + self.images.len() + self.net.len() + single;
         if DEVICES_MAX < devices {
             return Err(bad(&format!("{devices} devices, at most {DEVICES_MAX} are possible")));
         }
@@ -161,6 +182,19 @@ fn size(index: usize, disk: Disk) -> Result<SizedDisk, Error> {
     let sectors = block::sectors(bytes)
         .ok_or_else(|| bad(&format!("disk {index} has {bytes} bytes, which are not whole sectors of 512")))?;
     Ok(SizedDisk { file: disk.file, read_only: disk.read_only, sectors })
+}
+
+fn prepare(index: usize, net: Net) -> Result<(Tap, Address), Error> {
+    let Net { tap, mac, mtu } = net;
+    // The lowest bit of the first byte says that it is a group's.
+    if mac[0] & 1 != 0 || mac == [0; 6] {
+        return Err(bad(&format!("network interface {index} cannot have the address {mac:02x?}")));
+    }
+    if mtu.is_some_and(|mtu| mtu < MTU_MIN) {
+        return Err(bad(&format!("the MTU of network interface {index} is below {MTU_MIN}")));
+    }
+    let tap = Tap::prepare(tap).doing(Kind::Config, || format!("set up the tap of interface {index}"))?;
+    Ok((tap, Address { mac, mtu }))
 }
 
 fn check_ports(vsock: Vsock) -> Result<Vec<(u32, UnixStream)>, Error> {
@@ -189,6 +223,7 @@ mod tests {
             disks: vec![],
             vsock: None,
             rng: false,
+            net: vec![],
             console: None,
         }
     }
@@ -222,6 +257,10 @@ mod tests {
         assert!(config().with_pmem(empty).unwrap_err().to_string().contains("image 0 has 0 bytes"));
         let many = (0..33).map(|_| disk(512).file).collect();
         assert!(config().with_pmem(many).unwrap_err().to_string().contains("33 devices"));
+        let net = |mac, mtu| Net { tap: tempfile::tempfile().unwrap(), mac: [mac, 0, 0, 0, 0, 1], mtu };
+        check(|a| a.net = vec![net(2, None)], "set up the tap of interface 0");
+        check(|a| a.net = vec![net(1, None)], "interface 0 cannot have the address [01, 00,");
+        check(|a| a.net = vec![net(2, Some(67))], "MTU of network interface 0 is below 68");
         let port = |port| VsockPort { port, stream: UnixStream::pair().unwrap().0 };
         check(|a| a.vsock = Some(Vsock { ports: vec![port(5), port(5)] }), "port 5 is asked for twice");
     }

@@ -21,13 +21,15 @@ mod layout;
 mod machine;
 mod memory;
 mod probe;
+mod tap;
 mod undertaker;
 mod vcpu;
 mod volatile_io;
 
 pub use boot::initramfs::InitramfsFile;
-pub use config::{Asked, Disk, VmConfig, Vsock, VsockPort};
+pub use config::{Asked, Disk, Net, VmConfig, Vsock, VsockPort};
 pub use error::{Error, Kind};
 pub use layout::{DOORBELL_PORT, GUEST_CID, HOST_CID, RAM_MIB_MAX, RAM_MIB_MIN, VCPUS_MAX};
 pub use machine::{Cold, Halt, Live, Loaded, Machine, Stopper};
 pub use probe::probe;
+pub use tap::open_tap;

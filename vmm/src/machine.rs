@@ -127,6 +127,7 @@ impl Machine<Cold> {
             images,
             vsock: config.vsock,
             rng: config.rng,
+            net: config.net,
             console: config.console,
         };
         let board = assembly::attach(wanted, &vm, &ram, &entropy)?;

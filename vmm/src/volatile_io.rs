@@ -1,5 +1,8 @@
-//! File I/O straight between a file and guest memory, at an offset.
-#![expect(unsafe_code, reason = "vm-memory reads and writes at the file's own position only")]
+//! File I/O straight between a file and guest memory: at an offset, or a packet at a time.
+#![expect(
+    unsafe_code,
+    reason = "vm-memory reads and writes one slice at a time, at the file's own position only"
+)]
 
 use std::fs::File;
 use std::io;
@@ -40,6 +43,35 @@ pub(crate) fn transfer(
         }
     }
     Ok(())
+}
+
+/// Writes `head` and all bytes of `slices` by one system call, as what keeps packets apart wants it.
+///
+/// # Errors
+/// The system call's; `WriteZero` where less was taken, `InvalidInput` for more pieces than it takes.
+pub(crate) fn write_packet(file: &File, head: &[u8], slices: &[VolatileSlice<'_>]) -> io::Result<()> {
+    let guards: Vec<_> = slices.iter().map(VolatileSlice::ptr_guard).collect();
+    let head_piece = libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() };
+    let pieces = guards
+        .iter()
+        .map(|guard| libc::iovec { iov_base: guard.as_ptr().cast_mut().cast(), iov_len: guard.len() });
+    let pieces: Vec<_> = std::iter::once(head_piece).chain(pieces).collect();
+    let len: usize = pieces.iter().map(|piece| piece.iov_len).sum();
+    // Above IOV_MAX the kernel refuses.
+    let count = i32::try_from(pieces.len()).map_err(io::Error::other)?;
+    loop {
+        // SAFETY: the first piece is a slice of ours, each other is valid guest memory while its guard
+        // lives; the kernel only reads them, and writing to guest memory meanwhile is harmless.
+        let done = unsafe { libc::writev(file.as_raw_fd(), pieces.as_ptr(), count) };
+        match usize::try_from(done) {
+            Ok(done) if done == len => return Ok(()),
+            Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
+            Err(_) => match io::Error::last_os_error() {
+                err if err.kind() == io::ErrorKind::Interrupted => (),
+                err => return Err(err),
+            },
+        }
+    }
 }
 
 /// One system call; never zero bytes.

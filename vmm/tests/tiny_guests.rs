@@ -34,6 +34,7 @@ fn asked(guest: &Guest) -> Asked {
         disks: vec![],
         vsock: None,
         rng: false,
+        net: vec![],
         console: None,
     }
 }
@@ -156,9 +157,16 @@ fn a_console_gets_what_the_guest_writes() {
 
 /// The handshake of an honest driver with the first device, and its queue `queue` on the guest's rings.
 fn virtio(queue: u32, rings: u32) -> Code {
+    virtio_with(0, queue, rings)
+}
+
+/// The same, taking the features of the lower half.
+fn virtio_with(features: u32, queue: u32, rings: u32) -> Code {
     let device = 0xd000_0000;
     let mut code = Code::new().map_devices().expect(device, 0x7472_6976).expect(device + 4, 2);
-    for (register, value) in [(0x70, 1), (0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11)] {
+    for (register, value) in
+        [(0x70, 1), (0x70, 3), (0x24, 0), (0x20, features), (0x24, 1), (0x20, 1), (0x70, 11)]
+    {
         code = code.store(device + register, value);
     }
     code = code.expect(device + 0x70, 11).store(device + 0x30, queue);

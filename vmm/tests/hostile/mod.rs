@@ -6,8 +6,8 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use super::assembler::{Code, Guest};
-use super::{BUFFER, NEXT, NOTIFY, POWER_OFF_42, RINGS, USED_INDEX, WRITE, asked, kvm, virtio};
-use hull_vmm::{Asked, Disk, Halt, Machine, VmConfig, Vsock, VsockPort};
+use super::{BUFFER, NEXT, NOTIFY, POWER_OFF_42, RINGS, USED_INDEX, WRITE, asked, kvm, virtio_with};
+use hull_vmm::{Asked, Disk, Halt, Machine, Net, VmConfig, Vsock, VsockPort, open_tap};
 
 const DEVICE: u32 = 0xd000_0000;
 const STATUS: u32 = DEVICE + 0x70;
@@ -23,9 +23,12 @@ enum Device {
     Pmem,
     Vsock,
     Rng,
+    Net,
 }
 
-const DEVICES: [Device; 4] = [Device::Disk, Device::Pmem, Device::Vsock, Device::Rng];
+/// How many kinds there are.
+const KINDS: usize = 5;
+const DEVICES: [Device; KINDS] = [D, P, V, R, N];
 
 /// What becomes of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +39,23 @@ enum End {
     Goes,
 }
 
-use Device::{Disk as D, Pmem as P, Rng as R, Vsock as V};
+use Device::{Disk as D, Net as N, Pmem as P, Rng as R, Vsock as V};
 use End::{Goes, Lost};
 
 impl Device {
     /// The queue that the driver sends on.
     fn queue(self) -> u32 {
-        if self == V { 1 } else { 0 }
+        if matches!(self, V | N) { 1 } else { 0 }
+    }
+
+    /// What a driver has to take beside VIRTIO_F_VERSION_1: whatever a tap was told that the guest takes.
+    fn features(self) -> u32 {
+        if self == N { 0x182 } else { 0 }
+    }
+
+    /// The handshake of an honest driver.
+    fn live(self, rings: u32) -> Code {
+        virtio_with(self.features(), self.queue(), rings)
     }
 
     /// A buffer that the device looks at: the driver gives it, or wants it filled.
@@ -63,6 +76,11 @@ impl Device {
             P => pmem.push(file),
             V => asked.vsock = Some(Vsock { ports: vec![VsockPort { port: 1024, stream }] }),
             R => asked.rng = true,
+            // It is down, and gone with the machine.
+            N => {
+                let tap = open_tap("hull%d").unwrap();
+                asked.net = vec![Net { tap, mac: [2, 0, 0, 0, 0, 1], mtu: None }];
+            }
         }
         let config = VmConfig::try_from(asked).unwrap().with_pmem(pmem).unwrap();
         Machine::new(config).unwrap().load().unwrap().boot().unwrap().wait()
@@ -71,13 +89,14 @@ impl Device {
 
 /// Posts whatever `break_it` has put into the rings, and looks what became of the device; then resets it.
 #[track_caller]
-fn check_ring(rule: &str, want: [End; 4], break_it: fn(Device, &mut Guest)) {
+fn check_ring(rule: &str, want: [End; KINDS], break_it: fn(Device, &mut Guest)) {
     if !kvm() {
         return;
     }
     for (device, end) in DEVICES.into_iter().zip(want) {
         let status = if end == Lost { LIVE | NEEDS_RESET } else { LIVE };
-        let code = virtio(device.queue(), RINGS)
+        let code = device
+            .live(RINGS)
             .store(NOTIFY, device.queue())
             .expect(STATUS, status)
             // It does not move while it is lost; a reset ends that.
@@ -92,7 +111,7 @@ fn check_ring(rule: &str, want: [End; 4], break_it: fn(Device, &mut Guest)) {
     }
 }
 
-const ALL_LOST: [End; 4] = [Lost; 4];
+const ALL_LOST: [End; KINDS] = [Lost; KINDS];
 
 #[test]
 fn chains_that_lead_nowhere_cost_the_device() {
@@ -153,9 +172,9 @@ fn buffers_of_odd_places_and_lengths() {
         guest.data(RINGS, &[0xff; 8]);
     });
     // A disk and persistent memory need room for an answer; the others take what there is.
-    check_ring("no bytes", [Lost, Lost, Goes, Goes], |device, guest| one(device, guest, BUFFER, 0));
-    check_ring("4 GiB", [Lost, Lost, Goes, Goes], |device, guest| one(device, guest, BUFFER, u32::MAX));
-    check_ring("the wrong direction", [Lost, Lost, Goes, Goes], |device, guest| {
+    check_ring("no bytes", [Lost, Lost, Goes, Goes, Lost], |device, guest| one(device, guest, BUFFER, 0));
+    check_ring("4 GiB", [Lost, Lost, Goes, Goes, Lost], |device, guest| one(device, guest, BUFFER, u32::MAX));
+    check_ring("the wrong direction", [Lost, Lost, Goes, Goes, Lost], |device, guest| {
         guest.descriptor(RINGS, 0, (BUFFER, 64, device.flags() ^ WRITE, 0));
         guest.available(RINGS, &[0]);
     });
@@ -170,7 +189,7 @@ fn check_registers(rule: &str, break_it: fn(Device, Code) -> Code) {
     for device in DEVICES {
         let code = break_it(device, Code::new().map_devices()).store(STATUS, 0);
         let code = code
-            .then(virtio(device.queue(), RINGS))
+            .then(device.live(RINGS))
             .store(NOTIFY, device.queue())
             .expect(USED_INDEX, 1 << 16)
             .expect(STATUS, LIVE)
@@ -194,9 +213,7 @@ fn touch_all(code: Code) -> Code {
 #[test]
 fn registers_in_every_order_and_width() {
     check_registers("before the handshake", |_, code| touch_all(code));
-    check_registers("after DRIVER_OK", |device, code| {
-        touch_all(code.then(virtio(device.queue(), 0x60_0000)))
-    });
+    check_registers("after DRIVER_OK", |device, code| touch_all(code.then(device.live(0x60_0000))));
     check_registers("backwards", |_, code| {
         (0..0x100).rev().step_by(4).fold(code, |code, at| code.touch(DEVICE + (at & !3)))
     });
@@ -214,7 +231,7 @@ fn the_configuration_is_read_only_and_bounded() {
 fn nothing_of_a_live_queue_can_be_rewritten() {
     check_registers("size, addresses, readiness, features", |device, code| {
         let registers = [0x38, 0x80, 0x84, 0x90, 0x94, 0xa0, 0xa4, 0x44, 0x20];
-        let code = code.then(virtio(device.queue(), 0x60_0000));
+        let code = code.then(device.live(0x60_0000));
         let code = registers.into_iter().fold(code, |code, at| code.store(DEVICE + at, 0));
         code.expect(DEVICE + 0x44, 1).expect(STATUS, LIVE)
     });
@@ -233,7 +250,7 @@ fn a_handshake_out_of_order_leads_nowhere() {
         code.store(NOTIFY, device.queue()).expect(USED_INDEX, 0)
     });
     check_registers("queues that do not exist", |device, code| {
-        let code = code.then(virtio(device.queue(), 0x60_0000));
+        let code = code.then(device.live(0x60_0000));
         let code = code.store(NOTIFY, 7).store(NOTIFY, 0xffff).store(NOTIFY, u32::MAX);
         code.store(DEVICE + 0x30, 9).store(DEVICE + 0x44, 1).expect(DEVICE + 0x44, 0).expect(STATUS, LIVE)
     });
@@ -243,7 +260,8 @@ fn a_handshake_out_of_order_leads_nowhere() {
 fn a_queue_behind_the_end_of_ram_is_never_ready() {
     check_registers("rings outside RAM", |device, code| {
         let mut code = code;
-        for (status, value) in [(0x70, 1), (0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11)] {
+        let features = device.features();
+        for (status, value) in [(0x70, 1), (0x70, 3), (0x20, features), (0x24, 1), (0x20, 1), (0x70, 11)] {
             code = code.store(DEVICE + status, value);
         }
         code = code.store(DEVICE + 0x30, device.queue());
@@ -257,7 +275,7 @@ fn a_queue_behind_the_end_of_ram_is_never_ready() {
 #[test]
 fn a_reset_in_the_middle_forgets_what_was_posted() {
     check_registers("reset between posting and ringing", |device, code| {
-        let code = code.then(virtio(device.queue(), RINGS)).store(STATUS, 0);
+        let code = code.then(device.live(RINGS)).store(STATUS, 0);
         code.store(NOTIFY, device.queue()).expect(USED_INDEX, 0).expect(STATUS, 0)
     });
 }
@@ -272,6 +290,7 @@ fn rings_that_overlap_end_somehow() {
         for (register, value) in [
             (0x70, 1),
             (0x70, 3),
+            (0x20, device.features()),
             (0x24, 1),
             (0x20, 1),
             (0x70, 11),

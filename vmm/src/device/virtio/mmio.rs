@@ -7,7 +7,7 @@ use std::sync::Arc;
 use virtio_queue::{Queue, QueueT};
 
 use crate::bus::Window;
-use crate::device::virtio::queue::{Drained, Rings, Violation};
+use crate::device::virtio::queue::{Drained, QUEUES_MAX, Rings, Violation};
 use crate::device::virtio::status::{Effect, NEEDS_RESET, Phase};
 use crate::device::virtio::{Device, F_EVENT_IDX, F_VERSION_1, Spec, Wake};
 use crate::events::{Handle, Woken};
@@ -157,6 +157,7 @@ impl Transport {
             .queue_sizes
             .iter()
             .map(|size| Queue::new(*size).expect("the sizes of our devices' queues are powers of two"));
+        assert!(queues.len() <= QUEUES_MAX, "a device of ours has too many queues");
         Self { queues: queues.collect(), spec, device, state: State::new(), wiring }
     }
 
@@ -247,14 +248,17 @@ impl Transport {
             Effect::Activate => {
                 let event_idx = self.state.driver_features & F_EVENT_IDX != 0;
                 self.queues.iter_mut().for_each(|queue| queue.set_event_idx(event_idx));
+                self.device.activate(self.state.driver_features);
             }
+            // It is woken no more: it must not wait for anything either.
+            Effect::GiveUp => self.device.reset(),
         }
         self.state.phase = phase;
     }
 
     fn features_acceptable(&self) -> bool {
         let chosen = self.state.driver_features;
-        chosen & !self.spec.features == 0 && chosen & F_VERSION_1 != 0
+        chosen & !self.spec.features == 0 && chosen & F_VERSION_1 != 0 && self.device.accepts(chosen)
     }
 
     fn reset(&mut self) {

@@ -112,6 +112,36 @@ fn a_broken_driver_loses_the_device_until_it_resets_it() {
     assert_eq!(driver.used(), [(0, 8)]);
 }
 
+/// A device that says what it is told.
+struct Diary(std::sync::mpsc::Sender<&'static str>);
+
+impl Device for Diary {
+    fn activate(&mut self, _: u64) {
+        self.0.send("live").unwrap();
+    }
+
+    fn serve(&mut self, _: Wake, _: &mut Rings<'_>) -> Result<Drained, Violation> {
+        self.0.send("served").unwrap();
+        Ok(Drained::Empty)
+    }
+
+    fn reset(&mut self) {
+        self.0.send("reset").unwrap();
+    }
+}
+
+#[test]
+fn a_device_that_was_given_up_waits_for_nothing() {
+    let mut bench = bench();
+    let (diary, told) = std::sync::mpsc::channel();
+    bench.transport.device = Box::new(Diary(diary));
+    bench.go_live();
+    bench.write(0x50, 0);
+    bench.write(0x70, 15 | 128);
+    bench.transport.wake(Wake::Socket { socket: 0, hung_up: false });
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), ["reset", "live", "served", "reset"]);
+}
+
 #[test]
 fn features_that_were_not_offered_are_refused() {
     for (sel, features) in [(0, 1), (1, 0), (1, 3), (1, u32::MAX)] {

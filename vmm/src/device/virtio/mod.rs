@@ -3,6 +3,7 @@
 
 pub(crate) mod block;
 pub(crate) mod mmio;
+pub(crate) mod net;
 pub(crate) mod pmem;
 pub(crate) mod queue;
 pub(crate) mod rng;
@@ -46,6 +47,14 @@ pub(crate) enum Wake {
 
 /// A device behind a transport.
 pub(crate) trait Device: Send {
+    /// Whether a driver that takes these features of those on offer can be served.
+    fn accepts(&self, _features: u64) -> bool {
+        true
+    }
+
+    /// The driver says DRIVER_OK, having taken these features.
+    fn activate(&mut self, _features: u64) {}
+
     /// Does a bounded amount of work. Called only while the driver says DRIVER_OK. An error costs the
     /// device: DEVICE_NEEDS_RESET.
     fn serve(&mut self, why: Wake, rings: &mut Rings<'_>) -> Result<Drained, Violation>;

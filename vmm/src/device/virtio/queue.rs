@@ -2,9 +2,10 @@
 //! that breaks the protocol is a [`Violation`], which costs it the device.
 
 use std::fmt;
+use std::sync::atomic::{Ordering, fence};
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::VolatileSlice;
+use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 
 use crate::memory::{BadClaim, Claimed, GuestRam};
 
@@ -83,6 +84,22 @@ impl Chain {
     pub(crate) fn writable(&self) -> Buffers {
         Buffers(self.writable.clone())
     }
+
+    /// How many bytes that space has.
+    pub(crate) fn room(&self) -> u64 {
+        self.writable.iter().map(|claim| u64::from(claim.len())).sum()
+    }
+
+    /// Copies `bytes` to its front. There must be room for them.
+    pub(crate) fn fill(&self, ram: &GuestRam, mut bytes: &[u8]) -> Result<(), BadClaim> {
+        for claim in &self.writable {
+            let (here, behind) = bytes.split_at(bytes.len().min(claim.len() as usize));
+            ram.admit(claim.split(here.len() as u32).0)?.copy_from(here);
+            bytes = behind;
+        }
+        debug_assert!(bytes.is_empty(), "the caller has checked the length");
+        Ok(())
+    }
 }
 
 impl Drop for Chain {
@@ -160,17 +177,29 @@ impl Buffers {
     }
 }
 
+/// Most queues of one device.
+pub(crate) const QUEUES_MAX: usize = 8;
+/// `struct virtq_used`, section 2.7.8: flags and index, then an id and a length for each entry.
+const USED_HEAD_SIZE: u64 = 4;
+const USED_ENTRY_SIZE: u64 = 8;
+/// `struct virtq_avail`, section 2.7.6: flags and index, 16 bits for each entry, `used_event`.
+const AVAIL_HEAD_SIZE: u64 = 4;
+const AVAIL_ENTRY_SIZE: u64 = 2;
+const AVAIL_NO_INTERRUPT: u16 = 1;
+
 /// A device's queues, for the time of one call.
 pub(crate) struct Rings<'a> {
     ram: &'a GuestRam,
     queues: &'a mut [Queue],
-    /// Bit n: queue n has new used entries.
-    used: u32,
+    /// How far each used ring had come when the driver was last told.
+    told: [u16; QUEUES_MAX],
 }
 
 impl<'a> Rings<'a> {
     pub(crate) fn new(ram: &'a GuestRam, queues: &'a mut [Queue]) -> Self {
-        Self { ram, queues, used: 0 }
+        let mut told = [0; QUEUES_MAX];
+        told.iter_mut().zip(queues.iter()).for_each(|(told, queue)| *told = queue.next_used());
+        Self { ram, queues, told }
     }
 
     pub(crate) fn ram(&self) -> &'a GuestRam {
@@ -192,7 +221,27 @@ impl<'a> Rings<'a> {
     pub(crate) fn complete(&mut self, queue: usize, mut chain: Chain, written: u32) -> Result<(), Violation> {
         chain.owed = false;
         self.queues[queue].add_used(self.ram.memory(), chain.head, written)?;
-        self.used |= 1 << queue;
+        Ok(())
+    }
+
+    /// Gives chains back in one step, so that the driver never sees only some of them.
+    pub(crate) fn complete_together(
+        &mut self,
+        queue: usize,
+        mut chains: Vec<(Chain, u32)>,
+    ) -> Result<(), Violation> {
+        chains.iter_mut().for_each(|(chain, _)| chain.owed = false);
+        let Some((last, written)) = chains.pop() else { return Ok(()) };
+        let ring = &mut self.queues[queue];
+        for (chain, written) in chains {
+            let place = u64::from(ring.next_used() % ring.size()) * USED_ENTRY_SIZE;
+            let at = at(ring.used_ring(), USED_HEAD_SIZE + place)?;
+            let entry = u64::from(chain.head) | (u64::from(written) << 32);
+            self.ram.memory().write_obj(entry.to_le(), at).map_err(virtio_queue::Error::GuestMemory)?;
+            ring.set_next_used(ring.next_used().wrapping_add(1));
+        }
+        // Only this moves the index that the driver looks at.
+        ring.add_used(self.ram.memory(), last.head, written)?;
         Ok(())
     }
 
@@ -203,9 +252,14 @@ impl<'a> Rings<'a> {
     }
 
     /// The device may not go on with the chain: the driver has broken the protocol with it.
-    pub(crate) fn refuse(&mut self, mut chain: Chain, violation: Violation) -> Violation {
-        chain.owed = false;
+    pub(crate) fn refuse(&mut self, chain: Chain, violation: Violation) -> Violation {
+        self.abandon(chain);
         violation
+    }
+
+    /// Nobody waits for the chain any more: the driver has broken the protocol elsewhere.
+    pub(crate) fn abandon(&mut self, mut chain: Chain) {
+        chain.owed = false;
     }
 
     /// Asks to be rung for new chains; true if one has come in the meantime.
@@ -217,12 +271,13 @@ impl<'a> Rings<'a> {
     /// Whether the driver wants an interrupt for what has been completed.
     pub(crate) fn wants_interrupt(&mut self) -> Result<bool, Violation> {
         let mut wanted = false;
-        for (index, ring) in self.queues.iter_mut().enumerate() {
-            if self.used & (1 << index) != 0 {
-                wanted |= ring.needs_notification(self.ram.memory())?;
+        for (ring, told) in self.queues.iter().zip(&mut self.told) {
+            let now = ring.next_used();
+            if now != *told {
+                wanted |= wants_interrupt(self.ram, ring, *told, now)?;
+                *told = now;
             }
         }
-        self.used = 0;
         Ok(wanted)
     }
 
@@ -256,6 +311,27 @@ impl<'a> Rings<'a> {
         }
         Ok(Drained::More)
     }
+}
+
+/// Whether the driver asked to hear of the entries from `told` to `now`, section 2.7.7.
+fn wants_interrupt(ram: &GuestRam, ring: &Queue, told: u16, now: u16) -> Result<bool, Violation> {
+    let word = |offset| -> Result<u16, Violation> {
+        let address = at(ring.avail_ring(), offset)?;
+        let word = ram.memory().load(address, Ordering::Relaxed).map_err(virtio_queue::Error::GuestMemory)?;
+        Ok(u16::from_le(word))
+    };
+    // The driver first says what it wants and then looks at the index; we do it the other way round.
+    fence(Ordering::SeqCst);
+    if !ring.event_idx_enabled() {
+        return Ok(word(0)? & AVAIL_NO_INTERRUPT == 0);
+    }
+    let wanted = word(AVAIL_HEAD_SIZE + u64::from(ring.size()) * AVAIL_ENTRY_SIZE)?;
+    Ok(now.wrapping_sub(wanted).wrapping_sub(1) < now.wrapping_sub(told))
+}
+
+/// An address in a ring that was found to be in RAM when it was made ready.
+fn at(ring: u64, offset: u64) -> Result<GuestAddress, Violation> {
+    Ok(GuestAddress(ring.checked_add(offset).ok_or(virtio_queue::Error::AddressOverflow)?))
 }
 
 /// Follows a chain to its end. The iterator stops silently at whatever is wrong, so the last descriptor

@@ -33,6 +33,8 @@ pub(super) enum Effect {
     /// The step stands only if the features are acceptable.
     CheckFeatures,
     Activate,
+    /// The driver wants no more of the device, until it resets it.
+    GiveUp,
 }
 
 impl Phase {
@@ -45,7 +47,7 @@ impl Phase {
         // The driver writes back what it reads: the device's own bit may be among it.
         match (self, status & !NEEDS_RESET) {
             (_, 0) => Some((Phase::Reset, Effect::ResetDevice)),
-            (_, bits) if bits & FAILED != 0 => Some((Phase::Failed, Effect::Nothing)),
+            (_, bits) if bits & FAILED != 0 => Some((Phase::Failed, Effect::GiveUp)),
             (Phase::Reset, ACK) => Some((Phase::Acknowledged, Effect::Nothing)),
             (Phase::Acknowledged, DRV) => Some((Phase::Driver, Effect::Nothing)),
             (Phase::Driver, NEG) => Some((Phase::Negotiated, Effect::CheckFeatures)),
@@ -84,8 +86,8 @@ mod tests {
         check(&[1, 3, 11], Some((Phase::Negotiated, Effect::CheckFeatures)));
         check(&[0, 1, 3, 11, 15], Some((Phase::Live, Effect::Activate)));
         check(&[1, 3, 11, 15, 0], Some((Phase::Reset, Effect::ResetDevice)));
-        check(&[1, 3, 11, 15, 79 | 128], Some((Phase::Failed, Effect::Nothing)));
-        check(&[1, 131], Some((Phase::Failed, Effect::Nothing)));
+        check(&[1, 3, 11, 15, 79 | 128], Some((Phase::Failed, Effect::GiveUp)));
+        check(&[1, 131], Some((Phase::Failed, Effect::GiveUp)));
         check(&[1, 131, 0, 1], Some((Phase::Acknowledged, Effect::Nothing)));
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Hello ─▶ (Started | Failed) per app ─▶ data, Credit … ─▶ Exited per app ─▶ Finished
+//!            └◀────── Restarting ────────────────┘
 //! ```
 //! The agent of a VM pod is hostile once its guest is: nothing here trusts a number it sends.
 
@@ -13,8 +14,8 @@ use crate::spec::{PodSpec, StandardStreams};
 use crate::window::{Receiving, Sending};
 use crate::{CONTROL_CHANNEL, VERSION, Violation};
 
-/// Longest text of a `Failed` message that is passed on, in bytes.
-pub const FAILED_TEXT_MAX: usize = 4096;
+/// Longest text of a message that is passed on, in bytes.
+pub const TEXT_MAX: usize = 4096;
 
 /// What happened in the pod.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,6 +47,15 @@ pub enum Event {
         app: u16,
         outcome: Outcome,
     },
+    /// The app ended and will be started again.
+    Restarting {
+        app: u16,
+        outcome: Outcome,
+        after_ms: u32,
+    },
+    Warning {
+        text: String,
+    },
     Finished,
     ProcessStarted {
         process: u32,
@@ -64,6 +74,8 @@ pub enum Event {
 enum AppPhase {
     Starting,
     Running,
+    /// For its next start.
+    Waiting,
     Ended,
 }
 
@@ -184,29 +196,32 @@ impl Host {
             FromAgent::Hello { version } => self.greet(version).map(|()| None),
             _ if !self.greeted => Err(Violation("the agent did not say hello first".into())),
             FromAgent::Started { app, pid } => {
-                self.step(app, AppPhase::Starting, AppPhase::Running)?;
+                self.step(app, &[AppPhase::Starting, AppPhase::Waiting], AppPhase::Running)?;
                 Ok(Some(Event::Started { app, pid }))
             }
             FromAgent::Exited { app, outcome } => {
-                self.step(app, AppPhase::Running, AppPhase::Ended)?;
+                self.step(app, &[AppPhase::Running, AppPhase::Waiting], AppPhase::Ended)?;
                 Ok(Some(Event::Exited { app, outcome }))
             }
-            FromAgent::Failed { app, fault, mut text } => {
+            FromAgent::Restarting { app, outcome, after_ms } => {
+                self.step(app, &[AppPhase::Running], AppPhase::Waiting)?;
+                Ok(Some(Event::Restarting { app, outcome, after_ms }))
+            }
+            FromAgent::Warning { text } => Ok(Some(Event::Warning { text: bounded(text) })),
+            FromAgent::Failed { app, fault, text } => {
                 if let Some(app) = app {
-                    self.step(app, AppPhase::Starting, AppPhase::Ended)?;
+                    self.step(app, &[AppPhase::Starting, AppPhase::Waiting], AppPhase::Ended)?;
                 }
-                text.truncate(text.floor_char_boundary(FAILED_TEXT_MAX));
-                Ok(Some(Event::Failed { app, fault, text }))
+                Ok(Some(Event::Failed { app, fault, text: bounded(text) }))
             }
             FromAgent::ProcessStarted { process } => {
                 let found = self.processes.get_mut(&process).filter(|found| !found.started);
                 found.ok_or_else(|| unknown(process))?.started = true;
                 Ok(Some(Event::ProcessStarted { process }))
             }
-            FromAgent::ProcessFailed { process, mut text } => {
+            FromAgent::ProcessFailed { process, text } => {
                 self.end_process(process, false)?;
-                text.truncate(text.floor_char_boundary(FAILED_TEXT_MAX));
-                Ok(Some(Event::ProcessFailed { process, text }))
+                Ok(Some(Event::ProcessFailed { process, text: bounded(text) }))
             }
             FromAgent::ProcessExited { process, outcome } => {
                 self.end_process(process, true)?;
@@ -250,17 +265,23 @@ impl Host {
         Ok(())
     }
 
-    fn step(&mut self, app: u16, from: AppPhase, to: AppPhase) -> Result<(), Violation> {
+    fn step(&mut self, app: u16, from: &[AppPhase], to: AppPhase) -> Result<(), Violation> {
         let phase = self
             .apps
             .get_mut(usize::from(app))
             .ok_or_else(|| Violation(format!("a message about app {app}, which does not exist")))?;
-        if *phase != from {
+        if !from.contains(phase) {
             return Err(Violation(format!("app {app} cannot go from {phase:?} to {to:?}")));
         }
         *phase = to;
         Ok(())
     }
+}
+
+/// What is left of a text that may be of any length.
+fn bounded(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(TEXT_MAX));
+    text
 }
 
 fn unknown(process: u32) -> Violation {
@@ -311,6 +332,12 @@ mod tests {
         check(say(&[HELLO, STARTED, EXITED, EXITED]), "cannot go from Ended");
         check(say(&[HELLO, FromAgent::Started { app: 9, pid: 7 }]), "app 9, which does not exist");
         check(say(&[HELLO, FromAgent::Finished, STARTED]), "had finished");
+        let again = FromAgent::Restarting { app: 0, outcome: Outcome::Code(1), after_ms: 100 };
+        check(say(&[HELLO, STARTED, again.clone(), STARTED, EXITED]), "");
+        // It was asked to stop while it waited.
+        check(say(&[HELLO, STARTED, again.clone(), EXITED]), "");
+        check(say(&[HELLO, STARTED, again.clone(), again.clone()]), "cannot go from Waiting to Waiting");
+        check(say(&[HELLO, again]), "cannot go from Starting to Waiting");
         check(say(&[HELLO, FromAgent::Credit { channel: 1, bytes: 1 }]), "never sent");
         check(say(&[HELLO, FromAgent::Credit { channel: 2, bytes: 1 }]), "no input");
     }

@@ -16,7 +16,9 @@ pub use frame::{Decoder, Frame};
 pub use message::{
     AGENT_PORT, CONTROL_CHANNEL, DOORBELL_PORT, FromAgent, Outcome, PROCESS_CHANNEL_FIRST, ToAgent, VERSION,
 };
-pub use spec::{AppSpec, ImageSource, Limits, PodSpec, ResourceLimit, StandardStreams, TerminalSize};
+pub use spec::{
+    AppSpec, ImageSource, Limits, PodSpec, ResourceLimit, Restart, StandardStreams, TerminalSize,
+};
 
 /// How a peer broke the protocol. The text names what was received; the peer is not trusted again.
 #[derive(Debug, Clone, PartialEq, Eq)]

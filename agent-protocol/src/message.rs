@@ -65,6 +65,10 @@ pub enum FromAgent {
     Failed { app: Option<u16>, fault: AgentFault, text: String },
     /// The app's main process ended and every byte of its streams has been sent.
     Exited { app: u16, outcome: Outcome },
+    /// The app's main process ended, and the app is started again in a while, with the same streams.
+    Restarting { app: u16, outcome: Outcome, after_ms: u32 },
+    /// Something went wrong that ends neither an app nor the pod.
+    Warning { text: String },
     /// Nothing follows: every app has ended, its files are synced, the machine goes away. The host
     /// closes the link when it has read this; the agent of a VM waits for that before it ends the
     /// machine, lest the message go down with it.

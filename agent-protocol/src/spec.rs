@@ -105,9 +105,9 @@ pub struct ResourceLimit {
 pub enum Restart {
     #[default]
     Never,
-    /// Where its code is not 0 or a signal ended it.
-    OnFailure,
-    /// Unless it was asked to stop.
+    /// It is started again where its code is not 0 or a signal ended it, at most so often.
+    OnFailure { max: Option<u32> },
+    /// It is started again unless it was asked to stop.
     Always,
 }
 

@@ -21,6 +21,13 @@ pub(crate) struct Identity {
     pub(crate) home: String,
 }
 
+impl Identity {
+    /// Root, whatever the image says of it.
+    pub(crate) fn root() -> Self {
+        Self { uid: 0, gid: 0, groups: vec![0], name: "root".into(), home: "/root".into() }
+    }
+}
+
 /// The image's files about users; empty where it has none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Files {

@@ -43,10 +43,20 @@ const SYS_ADMIN: u64 = 1 << 21;
 pub(crate) struct Launch<'a> {
     pub(crate) app: &'a AppSpec,
     pub(crate) room: Room<'a>,
-    pub(crate) side: AppSide,
+    pub(crate) task: Task,
+    pub(crate) side: &'a AppSide,
     pub(crate) cgroup: Option<&'a AppCgroup>,
     pub(crate) machine: Machine,
     pub(crate) pod: &'a PodSpec,
+}
+
+/// What the child does there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Becomes the program.
+    Run,
+    /// Runs the app's post-stop commands, and ends. Of its report only the end counts.
+    CleanUp,
 }
 
 /// Where the child goes to.
@@ -93,7 +103,7 @@ pub(crate) struct Launched {
     pub(crate) report: Report,
 }
 
-/// Starts the app's process. The app's side of the streams must be dropped afterwards, or they never end.
+/// Starts a process of the app's. The app's side of the streams must be dropped at last, or they never end.
 pub(crate) fn launch(with: &Launch<'_>) -> Result<Launched, Error> {
     let doing = || format!("start a process for app {}", with.app.name);
     let (reader, writer) = pipe().doing(AgentFault::Machine, doing)?;
@@ -213,6 +223,7 @@ fn parse(bytes: &[u8]) -> Word {
 fn become_app(with: &Launch<'_>, report: &io::PipeWriter, go: io::PipeReader) -> Result<Infallible, Error> {
     let app = with.app;
     let machine = |what: &'static str| move || what.to_owned();
+    follow_agent(with)?;
     setsid().doing(AgentFault::Machine, machine("start a session"))?;
     sys::join_own_session_keyring()
         .or_else(|why| if why.raw_os_error() == Some(libc::ENOSYS) { Ok(()) } else { Err(why) })
@@ -244,8 +255,11 @@ fn become_app(with: &Launch<'_>, report: &io::PipeWriter, go: io::PipeReader) ->
             joined.doing(AgentFault::Machine, machine("enter the app's namespaces"))?
         }
     };
-    let identity = read_identity(&inside, app)?;
-    connect(&with.side, identity.uid).doing(AgentFault::Machine, machine("connect the standard streams"))?;
+    let identity = match with.task {
+        Task::Run => read_identity(&inside, app)?,
+        Task::CleanUp => Identity::root(),
+    };
+    connect(with.side, identity.uid).doing(AgentFault::Machine, machine("connect the standard streams"))?;
     umask(Mode::from_bits_truncate(0o022));
     work_in(&inside, &app.working_directory)?;
     let is_new = matches!(with.room, Room::New(_));
@@ -254,21 +268,22 @@ fn become_app(with: &Launch<'_>, report: &io::PipeWriter, go: io::PipeReader) ->
     }
     limits::limit(&app.limits).doing(AgentFault::Machine, machine("set resource limits"))?;
     sys::cloexec_from(3).doing(AgentFault::Machine, machine("keep descriptors from the app"))?;
+    if with.task == Task::CleanUp {
+        app.post_stop.iter().try_for_each(|command| run_beside(with, "post-stop", command, &inside))?;
+        std::process::exit(0);
+    }
     if is_new {
-        for command in &app.pre_start {
-            prepare(with, command, &inside)?;
-        }
+        app.pre_start.iter().try_for_each(|command| run_beside(with, "pre-start", command, &inside))?;
     }
     run(with, &app.exec, &identity, &inside)
 }
 
-/// Runs a command to its end before the app: as root, in the app's root and with the app's rights.
-fn prepare(with: &Launch<'_>, command: &[String], inside: &Root) -> Result<(), Error> {
+/// Runs a command to its end before or after the app: as root, in the app's root and with the app's rights.
+fn run_beside(with: &Launch<'_>, when: &str, command: &[String], inside: &Root) -> Result<(), Error> {
     let name = command.first().map_or("", String::as_str);
-    let doing = || format!("run pre-start command {name:?}");
-    let root = Identity { uid: 0, gid: 0, groups: vec![0], name: "root".into(), home: "/root".into() };
+    let doing = || format!("run {when} command {name:?}");
     let Some(pid) = sys::fork().doing(AgentFault::Machine, doing)? else {
-        let Err(why) = run(with, command, &root, inside);
+        let Err(why) = run(with, command, &Identity::root(), inside);
         // The app's own standard error is all that it has.
         let _ = writeln!(io::stderr(), "{}", chain(&why));
         std::process::exit(127)
@@ -295,17 +310,24 @@ fn run(
     let keep = capabilities::set(&app.capabilities)?;
     drop_rights(identity, keep, app.no_new_privileges, filter.is_some())
         .doing(AgentFault::Machine, || format!("become user {}", identity.name))?;
-    if with.machine == Machine::Fly {
-        // No pid namespace ends with the agent here. Set after the user: that would clear it.
-        let agent = getppid();
-        prctl::set_pdeathsig(Signal::SIGKILL).doing(AgentFault::Machine, machine("follow the agent"))?;
-        if getppid() != agent {
-            return Err(Error::new(AgentFault::Machine, "start the app: the agent is gone"));
-        }
-    }
+    // Once more: the change of the user has cleared it.
+    follow_agent(with)?;
     sys::default_signals();
     SigSet::empty().thread_set_mask().doing(AgentFault::Machine, machine("unblock signals"))?;
     execute(app, command, identity, inside, filter)
+}
+
+/// Ends with the parent process where no pid namespace ends with the agent.
+fn follow_agent(with: &Launch<'_>) -> Result<(), Error> {
+    if with.machine != Machine::Fly {
+        return Ok(());
+    }
+    let parent = getppid();
+    prctl::set_pdeathsig(Signal::SIGKILL).doing(AgentFault::Machine, || "follow the agent".into())?;
+    match getppid() == parent {
+        true => Ok(()),
+        false => Err(Error::new(AgentFault::Machine, "start the app: the agent is gone")),
+    }
 }
 
 fn filter<'a>(with: &Launch<'a>) -> Result<Option<&'a [u64]>, Error> {
@@ -358,7 +380,7 @@ fn connect(side: &AppSide, uid: u32) -> io::Result<()> {
             dup2_stdout(stdout)?;
             dup2_stderr(stderr)?;
         }
-        AppSide::Terminal { number } => {
+        AppSide::Terminal { number, .. } => {
             let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
             let terminal = open(format!("/dev/pts/{number}").as_str(), flags, Mode::empty())?;
             sys::make_controlling(terminal.as_fd())?;

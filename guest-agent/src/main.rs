@@ -10,6 +10,7 @@
 //! with no standard streams, and no `/dev/null` to stand in for them.
 #![cfg_attr(not(test), no_main)]
 
+mod app;
 mod capabilities;
 mod cgroup;
 mod environment;

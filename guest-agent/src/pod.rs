@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use hull_agent_protocol::message::{AgentFault, Message};
 use hull_agent_protocol::{
-    AppSpec, CONTROL_CHANNEL, Frame, FromAgent, PROCESS_CHANNEL_FIRST, PodSpec, StandardStreams, ToAgent,
-    Violation,
+    AppSpec, CONTROL_CHANNEL, Frame, FromAgent, Outcome, PROCESS_CHANNEL_FIRST, PodSpec, StandardStreams,
+    ToAgent, Violation,
 };
 use hull_errors::{Doing, chain};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,37 +16,18 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
-use crate::cgroup::{AppCgroup, PodCgroup};
+use crate::app::{App, Surroundings};
+use crate::cgroup::PodCgroup;
 use crate::exec::{Processes, Request};
-use crate::launch::{Launch, Namespaces, Report, Room, Word, launch};
+use crate::launch::{Launch, Room, Task, Word, launch};
 use crate::link::{Link, Lost};
 use crate::machine::Machine;
-use crate::root::{AppDir, assemble};
 use crate::streams::Streams;
 use crate::supervisor::{Action, Event, Supervisor};
 use crate::{Error, limits, processes, sys};
 
-/// How long the streams of an app may stay open after every process of it was killed. They close with
-/// the last process; only one that was handed on, to another app say, stays open.
-const CLOSE_MAX: Duration = Duration::from_secs(2);
-
 /// Longest app name, in bytes: it becomes the name of a directory.
 const NAME_MAX: usize = 255;
-
-#[derive(Debug)]
-struct App {
-    spec: AppSpec,
-    dir: Option<AppDir>,
-    streams: Option<Streams>,
-    cgroup: Option<AppCgroup>,
-    /// The main process, until it was reaped.
-    main: Option<Pid>,
-    /// Until the program runs.
-    report: Option<Report>,
-    namespace: Option<u64>,
-    namespaces: Option<Namespaces>,
-    close_by: Option<Instant>,
-}
 
 #[derive(Debug)]
 struct Pod<'a> {
@@ -56,6 +37,7 @@ struct Pod<'a> {
     apps: Vec<App>,
     processes: Processes,
     spec: &'a PodSpec,
+    cgroup: Option<&'a PodCgroup>,
     grace: Option<Instant>,
     finished: bool,
 }
@@ -88,8 +70,8 @@ pub(crate) fn run(machine: Machine, cgroup: Option<&PodCgroup>, link: &mut Link)
             return Ok(());
         }
     };
-    let mut pod = Pod::new(machine, &spec, link);
-    pod.launch_all(cgroup);
+    let mut pod = Pod::new(machine, &spec, cgroup, link);
+    (0..spec.apps.len()).for_each(|app| pod.launch(app));
     let ended = pod.supervise(&signals);
     pod.leave_nothing();
     ended
@@ -151,62 +133,30 @@ fn check(spec: &PodSpec) -> Result<(), Violation> {
 }
 
 impl<'a> Pod<'a> {
-    fn new(machine: Machine, spec: &'a PodSpec, link: &'a mut Link) -> Self {
-        let app = |spec: &AppSpec| App {
-            spec: spec.clone(),
-            dir: None,
-            streams: None,
-            cgroup: None,
-            main: None,
-            report: None,
-            namespace: None,
-            namespaces: None,
-            close_by: None,
-        };
+    fn new(machine: Machine, spec: &'a PodSpec, cgroup: Option<&'a PodCgroup>, link: &'a mut Link) -> Self {
         Self {
             machine,
             link,
             supervisor: Supervisor::new(&spec.apps),
-            apps: spec.apps.iter().map(app).collect(),
+            apps: spec.apps.iter().map(App::new).collect(),
             processes: Processes::default(),
             spec,
+            cgroup,
             grace: None,
             finished: false,
         }
     }
 
-    fn launch_all(&mut self, cgroup: Option<&PodCgroup>) {
-        for index in 0..self.apps.len() {
-            if let Err(why) = self.launch(index, cgroup) {
-                let (fault, text) = (*why.kind(), chain(&why));
-                self.step(Event::StartFailed { app: index, fault, text });
-            }
-        }
+    fn surroundings(&self) -> Surroundings<'a> {
+        Surroundings { machine: self.machine, pod: self.spec, cgroup: self.cgroup }
     }
 
-    fn launch(&mut self, index: usize, cgroup: Option<&PodCgroup>) -> Result<(), Error> {
-        let app = &mut self.apps[index];
-        let dir = assemble(index, &app.spec)?;
-        let cgroup = cgroup.map(|pod| pod.make(&app.spec.name)).transpose();
-        app.cgroup =
-            cgroup.doing(AgentFault::Machine, || format!("make a cgroup for app {}", app.spec.name))?;
-        limits::bound(&app.spec, app.cgroup.as_ref(), self.spec.lenient)?;
-        let connected = Streams::connect(app.spec.streams, &dir.terminals());
-        let (streams, side) = connected
-            .doing(AgentFault::Machine, || format!("make the standard streams of app {}", app.spec.name))?;
-        let launched = launch(&Launch {
-            app: &app.spec,
-            room: Room::New(&dir),
-            side,
-            cgroup: app.cgroup.as_ref(),
-            machine: self.machine,
-            pod: self.spec,
-        })?;
-        app.dir = Some(dir);
-        app.streams = Some(streams);
-        app.main = Some(launched.pid);
-        app.report = Some(launched.report);
-        Ok(())
+    fn launch(&mut self, app: usize) {
+        let around = self.surroundings();
+        if let Err(why) = self.apps[app].launch(app, around) {
+            let (fault, text) = (*why.kind(), chain(&why));
+            self.step(Event::StartFailed { app, fault, text });
+        }
     }
 
     fn supervise(&mut self, signals: &SignalFd) -> Result<(), Lost> {
@@ -251,7 +201,6 @@ impl<'a> Pod<'a> {
         for (index, app) in self.apps.iter().enumerate() {
             if let Some(report) = &app.report {
                 polled.push((Ready::Report(index), report.as_fd(), PollFlags::POLLIN));
-                continue; // Before the program runs, its streams have nothing to say.
             }
             let Some(streams) = &app.streams else { continue };
             for (number, output) in streams.outputs.iter().enumerate().filter(|_| self.link.has_room()) {
@@ -279,7 +228,7 @@ impl<'a> Pod<'a> {
     }
 
     fn timeout(&self) -> PollTimeout {
-        let next = self.apps.iter().filter_map(|app| app.close_by).chain(self.grace).min();
+        let next = self.apps.iter().filter_map(App::due).chain(self.grace).min();
         let Some(next) = next else { return PollTimeout::NONE };
         // Rounded up: a poll that returns just before the deadline would spin.
         let wait = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
@@ -353,34 +302,47 @@ impl<'a> Pod<'a> {
         Ok(())
     }
 
-    /// Reaps every child that ended: main processes of apps, and orphans that nobody else waits for.
+    /// Reaps every child that ended: those of apps, and orphans that nobody else waits for.
     fn reap(&mut self) {
         while let Ok(Some((pid, outcome))) = sys::reap() {
-            let Some(app) = self.apps.iter().position(|app| app.main == Some(pid)) else {
+            if let Some(app) = self.apps.iter().position(|app| app.main == Some(pid)) {
+                // Its start is told before its end, whichever we noticed first.
+                self.hear(app);
+                self.apps[app].main = None;
+                let ran = self.apps[app].ran();
+                self.step(Event::MainEnded { app, outcome, ran });
+            } else if !self.reap_cleaner(pid, outcome) {
                 self.processes.ended(pid, outcome, self.link);
-                continue;
-            };
-            // Its start is told before its end, whichever we noticed first.
-            self.hear(app);
-            self.apps[app].main = None;
-            self.step(Event::MainEnded { app, outcome });
+            }
         }
     }
 
+    fn reap_cleaner(&mut self, pid: Pid, outcome: Outcome) -> bool {
+        for app in 0..self.apps.len() {
+            if let Some(came_to) = self.apps[app].cleaner_ended(pid, outcome) {
+                if let Err(why) = came_to {
+                    self.warn(app, &why);
+                }
+                self.step(Event::CleanedUp { app });
+                return true;
+            }
+        }
+        false
+    }
+
+    fn warn(&mut self, app: usize, why: &str) {
+        let text = format!("app {}: {why}", self.apps[app].spec.name);
+        self.link.say(&FromAgent::Warning { text });
+    }
+
     fn hear(&mut self, app: usize) {
-        let Some(word) = self.apps[app].report.as_mut().and_then(Report::read) else { return };
-        let report = self.apps[app].report.take();
-        self.apps[app].namespaces = report.and_then(|mut report| report.take_namespaces());
-        match word {
-            Word::Started { namespace } => {
-                self.apps[app].namespace = namespace;
+        match self.apps[app].hear() {
+            Some(Word::Started { .. }) => {
                 let pid = self.apps[app].main.map_or(0, |pid| pid.as_raw().unsigned_abs());
                 self.step(Event::Started { app, pid });
             }
-            Word::Failed { fault, text } => {
-                self.apps[app].streams = None;
-                self.step(Event::StartFailed { app, fault, text });
-            }
+            Some(Word::Failed { fault, text }) => self.step(Event::StartFailed { app, fault, text }),
+            None => (),
         }
     }
 
@@ -389,9 +351,15 @@ impl<'a> Pod<'a> {
         if self.grace.take_if(|grace| *grace <= now).is_some() {
             self.step(Event::GraceOver);
         }
-        for app in &mut self.apps {
-            if app.close_by.take_if(|close_by| *close_by <= now).is_some() {
-                app.streams.iter_mut().for_each(Streams::stop_waiting);
+        for app in 0..self.apps.len() {
+            if self.apps[app].wait_until.take_if(|until| *until <= now).is_some() {
+                self.step(Event::WaitOver { app });
+            }
+            if self.apps[app].cleans_too_long(now) {
+                self.kill(app);
+            }
+            if self.apps[app].close_by.take_if(|close_by| *close_by <= now).is_some() {
+                self.apps[app].streams.iter_mut().for_each(Streams::stop_waiting);
             }
         }
     }
@@ -413,8 +381,12 @@ impl<'a> Pod<'a> {
         for action in actions {
             match action {
                 Action::Say(message) => self.link.say(&message),
-                Action::Signal { app, signal } => self.signal(app, signal),
+                Action::Signal { app, signal } => self.apps[app].signal(signal),
                 Action::Kill { app } => self.kill(app),
+                Action::CleanUp { app } => self.clean_up(app),
+                Action::Wait { app, time } => self.apps[app].wait_until = Some(Instant::now() + time),
+                Action::Launch { app } => self.launch(app),
+                Action::LetGo { app } => self.apps[app].let_go(self.link),
                 Action::ArmGrace(grace) => {
                     let new = Instant::now() + grace;
                     self.grace = Some(self.grace.map_or(new, |old| old.min(new)));
@@ -424,22 +396,20 @@ impl<'a> Pod<'a> {
         }
     }
 
-    fn signal(&self, app: usize, signal: i32) {
-        if let Some(pid) = self.apps[app].main {
-            let _ = sys::kill(pid.as_raw(), signal); // Not reaped yet, so the pid is still its own.
+    fn clean_up(&mut self, app: usize) {
+        let around = self.surroundings();
+        match self.apps[app].clean_up(around) {
+            Ok(true) => return,
+            Ok(false) => (),
+            Err(why) => self.warn(app, &chain(&why)),
         }
+        self.step(Event::CleanedUp { app });
     }
 
-    fn kill(&mut self, index: usize) {
-        self.kill_processes(index);
-        let app = &mut self.apps[index];
-        app.close_by = Some(Instant::now() + CLOSE_MAX);
-        // Not before its end: an app that is to be killed must not see its input end first.
-        if let (None, Some(streams)) = (app.main, &mut app.streams)
-            && let Some(input) = &mut streams.input
-        {
-            input.close(self.link);
-        }
+    fn kill(&self, index: usize) {
+        self.processes.kill_of(index);
+        let others_live = self.apps.iter().enumerate().any(|(other, app)| other != index && app.lives());
+        self.apps[index].kill(self.machine, others_live);
     }
 
     /// Runs one more program in an app.
@@ -454,37 +424,14 @@ impl<'a> Pod<'a> {
         let started = Streams::connect(spec.streams, &dir.terminals())
             .doing(AgentFault::Machine, || "make standard streams".into())
             .and_then(|(streams, side)| {
-                let room = Room::Running(namespaces);
+                let (room, task, side) = (Room::Running(namespaces), Task::Run, &side);
                 let (cgroup, machine, pod) = (app.cgroup.as_ref(), self.machine, self.spec);
-                let launched = launch(&Launch { app: &spec, room, side, cgroup, machine, pod })?;
+                let launched = launch(&Launch { app: &spec, room, task, side, cgroup, machine, pod })?;
                 Ok((streams, launched))
             });
         match started {
             Ok((streams, launched)) => self.processes.add(request, streams, launched),
             Err(why) => self.processes.refuse(request, &chain(&why), self.link),
-        }
-    }
-
-    fn kill_processes(&self, index: usize) {
-        self.processes.kill_of(index);
-        let app = &self.apps[index];
-        // Also where there is a cgroup: an app that was forked just now has yet to enter it.
-        if let Some(pid) = app.main {
-            let _ = sys::kill(pid.as_raw(), libc::SIGKILL); // Not reaped yet, so the pid is still its own.
-        }
-        if app.cgroup.as_ref().is_some_and(|cgroup| cgroup.kill().is_ok()) {
-            return;
-        }
-        let others_live =
-            self.apps.iter().enumerate().any(|(other, app)| other != index && app.main.is_some());
-        if self.machine.is_own_world() && !others_live {
-            return kill_world();
-        }
-        if let Some(namespace) = app.namespace {
-            // A process may fork while we look; its child is caught with the machine at the latest.
-            for pid in processes::in_mount_namespace(namespace) {
-                let _ = sys::kill(pid, libc::SIGKILL); // It may have ended since.
-            }
         }
     }
 
@@ -497,7 +444,7 @@ impl<'a> Pod<'a> {
         }
         loop {
             match self.machine.is_own_world() {
-                true => kill_world(),
+                true => processes::kill_world(),
                 // The children of a child that ends become ours.
                 false => processes::own_children().for_each(|pid| {
                     let _ = sys::kill(pid, libc::SIGKILL); // It may have ended since.
@@ -508,13 +455,6 @@ impl<'a> Pod<'a> {
             }
         }
     }
-}
-
-/// Every process but this one.
-fn kill_world() {
-    // On a host this would be everybody.
-    assert_eq!(std::process::id(), 1, "only PID 1 owns the world");
-    let _ = sys::kill(-1, libc::SIGKILL); // There may be none.
 }
 
 fn valid(signal: i32) -> Result<i32, Violation> {

@@ -32,8 +32,8 @@ pub(crate) struct Streams {
 pub(crate) enum AppSide {
     /// Without an input the app reads `/dev/null`.
     Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
-    /// This terminal of the app's own.
-    Terminal { number: u32 },
+    /// This terminal of the app's own. It is open here so that it does not hang up between two users.
+    Terminal { number: u32, _open: OwnedFd },
 }
 
 /// Bytes from the host to the app.
@@ -83,9 +83,10 @@ impl Streams {
                 sys::unlock_terminal(master.as_fd())?;
                 sys::set_window(master.as_fd(), size)?;
                 let number = sys::terminal_number(master.as_fd())?;
+                let open = how.open(format!("{terminals}/{number}"))?.into();
                 let input = Input::new(channel, master.try_clone()?, true)?;
                 let outputs = vec![Output::new(channel, master)?];
-                Ok((Self { input: Some(input), outputs }, AppSide::Terminal { number }))
+                Ok((Self { input: Some(input), outputs }, AppSide::Terminal { number, _open: open }))
             }
         }
     }

@@ -1,17 +1,25 @@
 //! Decides what to do about the apps of a pod; never forks, signals or waits itself.
 //!
 //! ```text
-//! Starting ─started─▶ Running ─main process ended─▶ Draining ─streams sent─▶ Ended
-//!     └────────────────────────── failed to start ──────────────────────────▶ Ended
+//! Starting ─started─▶ Running ─main process ended─▶ Cleaning ─post-stop ran─▶ Draining ─streams sent─▶ Ended
+//!     │  ▲                                          ▲   │
+//!     └──│───────────── failed to start ────────────┘   │ to be started again
+//!        └──────────── back-off is over ───── Waiting ◀─┘
 //! ```
 
 use std::time::Duration;
 
 use hull_agent_protocol::message::AgentFault;
-use hull_agent_protocol::{AppSpec, FromAgent, Outcome};
+use hull_agent_protocol::{AppSpec, FromAgent, Outcome, Restart};
 
 /// How long the others have to end by themselves where an app has failed: as long as `hull stop` gives.
 const FAILURE_GRACE: Duration = Duration::from_secs(10);
+
+/// How long an app that has ended waits for its next start: the first time, and at most. Doubled each time.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+
+/// An app that has run so long waits as if it were the first time.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +38,16 @@ pub(crate) enum Event {
     MainEnded {
         app: usize,
         outcome: Outcome,
+        /// How long it has run.
+        ran: Duration,
+    },
+    /// The app's post-stop commands have run, or could not.
+    CleanedUp {
+        app: usize,
+    },
+    /// The app has waited for its next start.
+    WaitOver {
+        app: usize,
     },
     /// The main process ended, and every byte of the app's streams is on its way.
     Drained {
@@ -58,17 +76,47 @@ pub(crate) enum Action {
     Kill {
         app: usize,
     },
+    /// Run the app's post-stop commands, then report [`Event::CleanedUp`].
+    CleanUp {
+        app: usize,
+    },
+    /// Report [`Event::WaitOver`] then.
+    Wait {
+        app: usize,
+        time: Duration,
+    },
+    /// Start the app once more.
+    Launch {
+        app: usize,
+    },
+    /// Nothing more will run in the app. Report [`Event::Drained`] when its streams have ended.
+    LetGo {
+        app: usize,
+    },
     /// Report [`Event::GraceOver`] then, unless that is due earlier already.
     ArmGrace(Duration),
     /// Every app has ended.
     Finish,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How an app came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum End {
+    Exited(Outcome),
+    Failed { fault: AgentFault, text: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
     Starting,
     Running,
-    Draining(Outcome),
+    Cleaning {
+        end: End,
+        /// It was not asked to stop by then.
+        again: bool,
+    },
+    Waiting(End),
+    Draining(End),
     Ended,
 }
 
@@ -76,6 +124,39 @@ enum Phase {
 struct App {
     phase: Phase,
     stop_signal: i32,
+    restart: Restart,
+    restarts: u32,
+    backoff: Duration,
+}
+
+impl App {
+    fn new(spec: &AppSpec) -> Self {
+        let (stop_signal, restart) = (spec.stop_signal, spec.restart);
+        Self { phase: Phase::Starting, stop_signal, restart, restarts: 0, backoff: BACKOFF.0 }
+    }
+
+    fn wants_restart(&self, outcome: Outcome) -> bool {
+        match self.restart {
+            Restart::Never => false,
+            Restart::OnFailure { max } => {
+                outcome != Outcome::Code(0) && max.is_none_or(|max| self.restarts < max)
+            }
+            Restart::Always => true,
+        }
+    }
+
+    /// Whether it has processes.
+    fn is_alive(&self) -> bool {
+        matches!(self.phase, Phase::Starting | Phase::Running | Phase::Cleaning { .. })
+    }
+
+    /// How long to wait for the next start.
+    fn back_off(&mut self) -> Duration {
+        self.restarts = self.restarts.saturating_add(1);
+        let time = self.backoff;
+        self.backoff = (time * 2).min(BACKOFF.1);
+        time
+    }
 }
 
 /// The pure core: same events in, same actions out.
@@ -88,8 +169,7 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     /// Of apps that are all being started.
     pub(crate) fn new(apps: &[AppSpec]) -> Self {
-        let app = |app: &AppSpec| App { phase: Phase::Starting, stop_signal: app.stop_signal };
-        Self { apps: apps.iter().map(app).collect(), stopping: false }
+        Self { apps: apps.iter().map(App::new).collect(), stopping: false }
     }
 
     /// Whether every byte of the app's streams must be sent before its end is reported.
@@ -112,62 +192,119 @@ impl Supervisor {
             }
             Event::StartFailed { app, fault, text } => {
                 assert_eq!(self.apps[app].phase, Phase::Starting, "the shell reports each start once");
-                out.push(Action::Say(FromAgent::Failed { app: Some(number(app)), fault, text }));
-                self.end(app, out);
+                // A start that failed will fail again.
+                self.clean_up(app, End::Failed { fault, text }, false, out);
                 // A pod is all of its apps or nothing.
-                self.kill_alive(out);
+                self.stopping = true;
+                self.kill_others(app, out);
             }
-            Event::MainEnded { app, outcome } if self.apps[app].phase == Phase::Running => {
-                self.apps[app].phase = Phase::Draining(outcome);
-                // What it leaves behind would hold the streams open, and nobody would ever stop it.
-                out.push(Action::Kill { app });
-                // A pod is no place for the rest of its apps once one has failed, as in rkt.
-                if outcome != Outcome::Code(0) && !self.stopping && self.alive().next().is_some() {
-                    self.stop(None, FAILURE_GRACE, out);
-                }
+            Event::MainEnded { app, outcome, ran } if self.apps[app].phase == Phase::Running => {
+                self.main_ended(app, outcome, ran, out);
             }
             // The process of a start that failed ends too; that was told already.
             Event::MainEnded { .. } => (),
+            Event::CleanedUp { app } => self.cleaned_up(app, out),
+            Event::WaitOver { app } if matches!(self.apps[app].phase, Phase::Waiting(_)) => {
+                self.apps[app].phase = Phase::Starting;
+                out.push(Action::Launch { app });
+            }
+            // It was asked to stop before.
+            Event::WaitOver { .. } => (),
             Event::Drained { app } => {
-                let Phase::Draining(outcome) = self.apps[app].phase else {
-                    panic!("app {app} drained in {:?}", self.apps[app].phase)
-                };
-                out.push(Action::Say(FromAgent::Exited { app: number(app), outcome }));
-                self.end(app, out);
+                let phase = std::mem::replace(&mut self.apps[app].phase, Phase::Ended);
+                let Phase::Draining(end) = phase else { panic!("app {app} drained in {phase:?}") };
+                out.push(Action::Say(match end {
+                    End::Exited(outcome) => FromAgent::Exited { app: number(app), outcome },
+                    End::Failed { fault, text } => FromAgent::Failed { app: Some(number(app)), fault, text },
+                }));
+                if self.apps.iter().all(|app| app.phase == Phase::Ended) {
+                    out.push(Action::Finish);
+                }
             }
             Event::SignalAsked { signal } => self.signal_alive(out, |_| signal),
-            Event::StopAsked { signal, grace } => {
-                self.stop(signal, grace, out);
-            }
+            Event::StopAsked { signal, grace } => self.stop(signal, grace, out),
             Event::GraceOver => self.kill_alive(out),
         }
+    }
+
+    fn main_ended(&mut self, app: usize, outcome: Outcome, ran: Duration, out: &mut Vec<Action>) {
+        if ran >= SETTLED {
+            self.apps[app].backoff = BACKOFF.0;
+        }
+        let again = !self.stopping && self.apps[app].wants_restart(outcome);
+        self.clean_up(app, End::Exited(outcome), again, out);
+        // A pod is no place for the rest of its apps once one has failed, as in rkt.
+        if outcome != Outcome::Code(0) && !again && !self.stopping && self.others(app).next().is_some() {
+            self.stop(None, FAILURE_GRACE, out);
+        }
+    }
+
+    fn clean_up(&mut self, app: usize, end: End, again: bool, out: &mut Vec<Action>) {
+        self.apps[app].phase = Phase::Cleaning { end, again };
+        // What it leaves behind would hold the streams open, and nobody would ever stop it.
+        out.push(Action::Kill { app });
+        out.push(Action::CleanUp { app });
+    }
+
+    fn cleaned_up(&mut self, app: usize, out: &mut Vec<Action>) {
+        let Phase::Cleaning { end, again } = self.apps[app].phase.clone() else {
+            panic!("app {app} was cleaned up in {:?}", self.apps[app].phase)
+        };
+        out.push(Action::Kill { app });
+        match end {
+            End::Exited(outcome) if again && !self.stopping => {
+                let time = self.apps[app].back_off();
+                let after_ms = u32::try_from(time.as_millis()).expect("the back-off is seconds");
+                self.apps[app].phase = Phase::Waiting(end);
+                out.push(Action::Say(FromAgent::Restarting { app: number(app), outcome, after_ms }));
+                out.push(Action::Wait { app, time });
+            }
+            end => self.let_go(app, end, out),
+        }
+    }
+
+    fn let_go(&mut self, app: usize, end: End, out: &mut Vec<Action>) {
+        self.apps[app].phase = Phase::Draining(end);
+        out.push(Action::LetGo { app });
     }
 
     fn stop(&mut self, signal: Option<i32>, grace: Duration, out: &mut Vec<Action>) {
         self.stopping = true;
         self.signal_alive(out, |app| signal.unwrap_or(app.stop_signal));
         out.push(Action::ArmGrace(grace));
+        self.end_waiting(out);
     }
 
-    fn end(&mut self, app: usize, out: &mut Vec<Action>) {
-        self.apps[app].phase = Phase::Ended;
-        if self.apps.iter().all(|app| app.phase == Phase::Ended) {
-            out.push(Action::Finish);
+    /// Those that wait for their next start get none.
+    fn end_waiting(&mut self, out: &mut Vec<Action>) {
+        for app in 0..self.apps.len() {
+            if let Phase::Waiting(end) = self.apps[app].phase.clone() {
+                self.let_go(app, end, out);
+            }
         }
     }
 
     fn signal_alive(&self, out: &mut Vec<Action>, signal: impl Fn(&App) -> i32) {
+        let runs = |(_, app): &(usize, &App)| matches!(app.phase, Phase::Starting | Phase::Running);
         let action = |(index, app): (usize, &App)| Action::Signal { app: index, signal: signal(app) };
-        out.extend(self.alive().map(action));
+        out.extend(self.apps.iter().enumerate().filter(runs).map(action));
     }
 
     fn kill_alive(&self, out: &mut Vec<Action>) {
-        out.extend(self.alive().map(|(app, _)| Action::Kill { app }));
+        let alive = self.apps.iter().enumerate().filter(|(_, app)| app.is_alive());
+        out.extend(alive.map(|(app, _)| Action::Kill { app }));
     }
 
-    fn alive(&self) -> impl Iterator<Item = (usize, &App)> {
-        let alive = |app: &App| matches!(app.phase, Phase::Starting | Phase::Running);
-        self.apps.iter().enumerate().filter(move |(_, app)| alive(app))
+    fn kill_others(&mut self, app: usize, out: &mut Vec<Action>) {
+        out.extend(self.others(app).map(|(app, _)| Action::Kill { app }));
+        self.end_waiting(out);
+    }
+
+    /// The others that have processes, or will have some.
+    fn others(&self, app: usize) -> impl Iterator<Item = (usize, &App)> {
+        let waits = |app: &App| matches!(app.phase, Phase::Waiting(_));
+        let all = self.apps.iter().enumerate();
+        all.filter(move |(other, of)| *other != app && (of.is_alive() || waits(of)))
     }
 }
 
@@ -176,100 +313,4 @@ fn number(app: usize) -> u16 {
 }
 
 #[cfg(test)]
-mod tests {
-    use hull_agent_protocol::{ImageSource, StandardStreams};
-
-    use super::*;
-
-    fn supervisor(apps: usize) -> Supervisor {
-        let image = ImageSource::Mounted { path: "/a".into() };
-        let streams = StandardStreams::Pipes { stdin: None, stdout: 1, stderr: 2 };
-        let app = AppSpec { stop_signal: 3, ..AppSpec::new("a", image, &["/a"], streams) };
-        Supervisor::new(&vec![app; apps])
-    }
-
-    fn run(supervisor: &mut Supervisor, events: &[Event]) -> Vec<Action> {
-        let mut out = vec![];
-        events.iter().for_each(|event| supervisor.step(event.clone(), &mut out));
-        out
-    }
-
-    const STARTED: Event = Event::Started { app: 0, pid: 7 };
-    const ENDED: Event = Event::MainEnded { app: 0, outcome: Outcome::Code(3) };
-    const DRAINED: Event = Event::Drained { app: 0 };
-
-    #[test]
-    fn an_app_ends_only_when_its_streams_are_sent() {
-        let mut supervisor = supervisor(1);
-        assert_eq!(
-            run(&mut supervisor, &[STARTED, ENDED]),
-            [Action::Say(FromAgent::Started { app: 0, pid: 7 }), Action::Kill { app: 0 }]
-        );
-        assert!(supervisor.is_draining(0));
-        assert_eq!(
-            run(&mut supervisor, &[DRAINED]),
-            [Action::Say(FromAgent::Exited { app: 0, outcome: Outcome::Code(3) }), Action::Finish]
-        );
-    }
-
-    #[test]
-    fn the_pod_ends_with_its_last_app() {
-        let mut supervisor = supervisor(2);
-        let out = run(&mut supervisor, &[STARTED, Event::Started { app: 1, pid: 8 }, ENDED, DRAINED]);
-        assert!(!out.contains(&Action::Finish));
-        let end = [Event::MainEnded { app: 1, outcome: Outcome::Signal(9) }, Event::Drained { app: 1 }];
-        assert!(run(&mut supervisor, &end).contains(&Action::Finish));
-    }
-
-    #[test]
-    fn one_failed_start_ends_the_pod() {
-        let mut supervisor = supervisor(2);
-        let failed = Event::StartFailed { app: 1, fault: AgentFault::Pod, text: "no".into() };
-        let out = run(&mut supervisor, &[STARTED, failed]);
-        assert_eq!(out.last(), Some(&Action::Kill { app: 0 }));
-        // The failed child's own end says nothing new.
-        assert_eq!(run(&mut supervisor, &[Event::MainEnded { app: 1, outcome: Outcome::Code(1) }]), []);
-        assert_eq!(run(&mut supervisor, &[ENDED, DRAINED]).last(), Some(&Action::Finish));
-    }
-
-    #[test]
-    fn a_stop_asks_first_and_kills_after_the_grace() {
-        let mut supervisor = supervisor(2);
-        run(&mut supervisor, &[STARTED, Event::Started { app: 1, pid: 8 }, ENDED]);
-        let grace = Duration::from_secs(1);
-        assert_eq!(
-            run(&mut supervisor, &[Event::StopAsked { signal: None, grace }]),
-            [Action::Signal { app: 1, signal: 3 }, Action::ArmGrace(grace)]
-        );
-        assert_eq!(
-            run(&mut supervisor, &[Event::StopAsked { signal: Some(15), grace }])[0],
-            Action::Signal { app: 1, signal: 15 }
-        );
-        assert_eq!(run(&mut supervisor, &[Event::GraceOver]), [Action::Kill { app: 1 }]);
-    }
-
-    #[test]
-    fn an_app_that_fails_takes_the_others_with_it_once() {
-        let mut supervisor = supervisor(3);
-        run(
-            &mut supervisor,
-            &[STARTED, Event::Started { app: 1, pid: 8 }, Event::Started { app: 2, pid: 9 }],
-        );
-        let well = Event::MainEnded { app: 2, outcome: Outcome::Code(0) };
-        assert_eq!(run(&mut supervisor, &[well]), [Action::Kill { app: 2 }]);
-        let others = [Action::Signal { app: 1, signal: 3 }, Action::ArmGrace(FAILURE_GRACE)];
-        assert_eq!(run(&mut supervisor, &[ENDED])[1..], others);
-        let second = Event::MainEnded { app: 1, outcome: Outcome::Signal(3) };
-        assert_eq!(run(&mut supervisor, &[second]), [Action::Kill { app: 1 }]);
-    }
-
-    #[test]
-    fn a_signal_goes_to_every_app_that_runs() {
-        let mut supervisor = supervisor(2);
-        run(&mut supervisor, &[STARTED, ENDED, DRAINED]);
-        assert_eq!(
-            run(&mut supervisor, &[Event::SignalAsked { signal: 1 }]),
-            [Action::Signal { app: 1, signal: 1 }]
-        );
-    }
-}
+mod tests;

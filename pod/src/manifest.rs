@@ -8,6 +8,9 @@ use crate::{AppName, isolators};
 /// The annotation that carries an image's stop signal, a name such as `SIGQUIT`; appc has no word for it.
 pub const STOP_SIGNAL: &str = "hull/stop-signal";
 
+/// The annotation that says when an app is started again, in the words of `--restart`.
+pub const RESTART: &str = "hull/restart";
+
 /// A pod: its apps and what they share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

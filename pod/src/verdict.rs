@@ -19,6 +19,14 @@ pub struct Status {
     /// Why the pod failed as a whole, where it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// What went wrong and ended nothing; the first of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+impl Status {
+    /// Most warnings that are kept.
+    pub const WARNINGS_MAX: usize = 32;
 }
 
 /// One app. Times are nanoseconds since the epoch.
@@ -31,9 +39,22 @@ pub struct AppStatus {
     pub finished_at: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+    /// How often it was started again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl AppStatus {
+    /// Of an app that has not been started.
+    pub fn new(name: AppName) -> Self {
+        Self { name, started_at: None, finished_at: None, outcome: None, restarts: 0 }
+    }
+
     /// The shell's number for the app's end: the code, or 128 + the signal.
     pub fn exit_code(&self) -> Option<u8> {
         self.outcome.map(exit_code)
@@ -82,7 +103,7 @@ mod tests {
     #[test]
     fn a_signal_is_128_and_its_number() {
         let name: AppName = "a".parse().unwrap();
-        let status = |outcome| AppStatus { name: name.clone(), started_at: None, finished_at: None, outcome };
+        let status = |outcome| AppStatus { outcome, ..AppStatus::new(name.clone()) };
         assert_eq!(status(Some(Outcome::Signal(9))).exit_code(), Some(137));
         assert_eq!(status(Some(Outcome::Code(7))).exit_code(), Some(7));
         assert_eq!(status(None).exit_code(), None);

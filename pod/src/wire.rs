@@ -1,11 +1,11 @@
 //! Manifest and contract become what the agent is told.
 
 use hull_agent_protocol::TerminalSize;
-use hull_agent_protocol::{AppSpec, ImageSource, PodSpec, StandardStreams};
+use hull_agent_protocol::{AppSpec, ImageSource, PodSpec, Restart, StandardStreams};
 use nix::sys::signal::Signal;
 
 use crate::isolators::{self, Capabilities, Isolated, Seccomp, Strictness};
-use crate::manifest::{Event, RuntimeApp, STOP_SIGNAL};
+use crate::manifest::{Event, RESTART, RuntimeApp, STOP_SIGNAL};
 use crate::seccomp::Filter;
 use crate::{Contract, Error, Flavour, Kind, Manifest};
 
@@ -146,6 +146,7 @@ fn app_spec(app: &RuntimeApp, image: ImageSource, streams: StandardStreams) -> R
         read_only_root: app.read_only_root_fs,
         pre_start: handlers(app, Event::PreStart),
         post_stop: handlers(app, Event::PostStop),
+        restart: app.annotation(RESTART).map_or(Ok(Restart::Never), parse_restart)?,
         stop_signal: app.annotation(STOP_SIGNAL).map_or(Ok(libc_sigterm()), parse_signal)?,
         ..AppSpec::new(app.name.as_str(), image, &[], streams)
     })
@@ -174,9 +175,40 @@ pub fn parse_signal(text: &str) -> Result<i32, Error> {
         .ok_or_else(|| Error::new(Kind::BadName, format!("parse stop signal {text:?}: no such signal")))
 }
 
+/// `never`, `on-failure`, `on-failure:MAX` or `always`.
+///
+/// # Errors
+/// Anything else.
+pub fn parse_restart(text: &str) -> Result<Restart, Error> {
+    let refuse = || {
+        let why = format!("parse {text:?}: must be never, on-failure, on-failure:MAX or always");
+        Error::new(Kind::BadName, why)
+    };
+    match text.split_once(':') {
+        None if text == "never" => Ok(Restart::Never),
+        None if text == "on-failure" => Ok(Restart::OnFailure { max: None }),
+        None if text == "always" => Ok(Restart::Always),
+        Some(("on-failure", max)) => {
+            max.parse().map(|max| Restart::OnFailure { max: Some(max) }).map_err(|_| refuse())
+        }
+        _ => Err(refuse()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn restarts_have_few_words() {
+        assert_eq!(parse_restart("never").unwrap(), Restart::Never);
+        assert_eq!(parse_restart("on-failure").unwrap(), Restart::OnFailure { max: None });
+        assert_eq!(parse_restart("on-failure:3").unwrap(), Restart::OnFailure { max: Some(3) });
+        assert_eq!(parse_restart("always").unwrap(), Restart::Always);
+        for text in ["", "no", "always:3", "on-failure:", "on-failure:-1", "on-failure:x"] {
+            assert!(parse_restart(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn signals_have_names_and_numbers() {

@@ -19,18 +19,13 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn new(pod: &Pod) -> Self {
-        let app = |app: &hull_pod::manifest::RuntimeApp| AppStatus {
-            name: app.name.clone(),
-            started_at: None,
-            finished_at: None,
-            outcome: None,
-        };
-        let apps = pod.manifest.apps.iter().map(app).collect();
-        Self { dir: pod.path.clone(), status: Status { apps, failure: None } }
+        let apps = pod.manifest.apps.iter().map(|app| AppStatus::new(app.name.clone())).collect();
+        Self { dir: pod.path.clone(), status: Status { apps, ..Status::default() } }
     }
 
     pub(crate) fn started(&mut self, app: u16) -> Result<(), Error> {
-        self.app(app).started_at = Some(now());
+        let status = self.app(app);
+        (status.started_at, status.finished_at, status.outcome) = (Some(now()), None, None);
         self.write()
     }
 
@@ -39,11 +34,35 @@ impl Record {
         self.status.apps.iter().all(|app| app.started_at.is_some())
     }
 
-    /// Written with the verdict: between the two there is nothing that anybody could ask for.
-    pub(crate) fn exited(&mut self, app: u16, outcome: Outcome) {
+    /// Where it was the last app, it is written with the verdict: between the two there is nothing that anybody
+    /// could ask for.
+    pub(crate) fn exited(&mut self, app: u16, outcome: Outcome) -> Result<(), Error> {
         let status = self.app(app);
         status.finished_at = Some(now());
         status.outcome = Some(outcome);
+        match self.status.apps.iter().all(|app| app.outcome.is_some()) {
+            true => Ok(()),
+            false => self.write(),
+        }
+    }
+
+    /// The app has ended and waits for its next start.
+    pub(crate) fn restarting(&mut self, app: u16, outcome: Outcome) -> Result<(), Error> {
+        let status = self.app(app);
+        status.finished_at = Some(now());
+        status.outcome = Some(outcome);
+        status.restarts = status.restarts.saturating_add(1);
+        self.write()
+    }
+
+    /// Says and keeps what went wrong.
+    pub(crate) fn warn(&mut self, text: String) -> Result<(), Error> {
+        if self.status.warnings.len() >= Status::WARNINGS_MAX {
+            return Ok(());
+        }
+        eprintln!("run: {text}");
+        self.status.warnings.push(text);
+        self.write()
     }
 
     pub(crate) fn failed(&mut self, why: String) {

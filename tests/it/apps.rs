@@ -1,6 +1,6 @@
 //! Several apps in one pod, and what is said to each of them.
 
-use hull_tests::hull::{Ended, finish};
+use hull_tests::hull::{Ended, finish, until};
 use hull_tests::image::{Builder, Image};
 use hull_tests::{Flavour, Hull};
 use serde_json::{Value, json};
@@ -198,6 +198,56 @@ pub(crate) fn a_network_that_a_pod_would_not_have_is_refused(flavour: Flavour) {
         Flavour::Fly => drop(with("--net=none").failure(&["--net", "--stage1=fly"])),
         _ => assert_eq!(with("--net=none").success(), "lo\n"),
     }
+}
+
+pub(crate) fn an_image_may_clean_up_after_its_app(flavour: Flavour) {
+    let hull = Hull::new();
+    let run = |handler: &str, app: &str| {
+        let handlers = json!([{ "name": "post-stop", "exec": ["/bin/sh", "-c", handler] }]);
+        let image = Builder::standard().app(json!({ "eventHandlers": handlers })).aci();
+        let mut command =
+            hull.command(["run", flavour.option(), "--insecure-options=image", &image.reference()]);
+        command.args(["--user=app", "--exec=/bin/sh", "--", "-c", app]);
+        finish(command)
+    };
+    let ended = run("id -u; cat /home/left", "echo left > /tmp/left; exit 3");
+    assert_eq!(ended.code, 3, "{}", ended.stderr());
+    assert!(ended.stdout().starts_with("0\n"), "{}", ended.stdout());
+    assert!(
+        ended.stderr().contains("post-stop command \"/bin/sh\": it ended with code 1"),
+        "{}",
+        ended.stderr()
+    );
+    assert_eq!(hull.status("app-busybox").as_deref(), Some("3"));
+    assert!(hull.status("warning").is_some_and(|text| text.contains("post-stop")));
+    hull.collect().success();
+    let ended = run("cat /tmp/left", "echo left > /tmp/left; kill -9 $$");
+    assert_eq!((ended.code, ended.stdout().as_str()), (128 + 9, "left\n"), "{}", ended.stderr());
+}
+
+pub(crate) fn an_app_is_started_again_as_the_user_says(flavour: Flavour) {
+    let hull = Hull::new();
+    let image = Image::standard().reference();
+    let run = |restart: &str, script: &str| {
+        hull.hull(&["run", flavour.option(), restart, &image, "--", "/bin/sh", "-c", script])
+    };
+    let script = "echo x >> /tmp/starts; echo $(wc -l < /tmp/starts); [ $(wc -l < /tmp/starts) = 3 ]";
+    assert_eq!(run("--restart=on-failure", script).success(), "1\n2\n3\n");
+    assert_eq!(hull.status("restarts-busybox").as_deref(), Some("2"));
+    hull.collect().success();
+    let ended = run("--restart=on-failure:1", script);
+    assert_eq!((ended.code, ended.stdout().as_str()), (1, "1\n2\n"));
+    hull.collect().success();
+    assert_eq!(run("--restart=never", script).stdout(), "1\n");
+    hull.collect().success();
+    run("--restart=sometimes", script).failure(&["--restart", "on-failure"]);
+    let id =
+        hull.hull(&["run", "--detach", flavour.option(), "--restart=always", &image, "--exec=/bin/true"]);
+    let id = id.success().trim().to_owned();
+    let restarts = || hull.status("restarts-busybox").and_then(|count| count.parse::<u32>().ok());
+    until("it was started again and again", || restarts().is_some_and(|count| count > 1));
+    hull.hull(&["stop", "--wait", &id]).success();
+    assert_eq!(hull.status("app-busybox").as_deref(), Some("0"));
 }
 
 pub(crate) fn an_image_may_prepare_its_root(flavour: Flavour) {

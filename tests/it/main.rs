@@ -40,6 +40,8 @@ macro_rules! on_every_flavour {
 on_every_flavour!(
     apps::a_network_that_a_pod_would_not_have_is_refused,
     apps::a_pod_is_made_of_a_manifest,
+    apps::an_app_is_started_again_as_the_user_says,
+    apps::an_image_may_clean_up_after_its_app,
     apps::an_image_may_prepare_its_root,
     apps::an_app_that_fails_ends_its_pod,
     apps::names_are_resolved_as_the_user_says,

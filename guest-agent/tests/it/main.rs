@@ -6,6 +6,7 @@
     reason = "the helpers of tests are in no test function themselves"
 )]
 
+mod again;
 mod behaviour;
 mod exec;
 mod hostile;

@@ -284,6 +284,8 @@ impl Rig {
                 Event::ProcessExited { process, outcome } => {
                     ran.processes.insert(process, outcome);
                 }
+                Event::Restarting { outcome, .. } => ran.restarts.push(outcome),
+                Event::Warning { text } => ran.warnings.push(text),
                 Event::Started { .. }
                 | Event::ProcessStarted { .. }
                 | Event::ProcessFailed { .. }
@@ -333,6 +335,9 @@ pub struct Ran {
     pub finished: bool,
     pub code: Option<i32>,
     pub processes: BTreeMap<u32, Outcome>,
+    /// The ends that were not the last.
+    pub restarts: Vec<Outcome>,
+    pub warnings: Vec<String>,
 }
 
 impl Ran {

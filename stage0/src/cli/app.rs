@@ -7,7 +7,7 @@ use hull_pod::AppName;
 use hull_pod::manifest::Isolator;
 use serde_json::json;
 
-use super::values::{absolute, pair, seccomp};
+use super::values::{absolute, pair, restart, seccomp};
 
 /// One app as it was asked for.
 #[derive(Debug)]
@@ -40,6 +40,9 @@ pub(crate) struct AppFlags {
     /// Working directory of the app
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub(crate) working_dir: Option<String>,
+    /// When the app is started again once it has ended: never, on-failure, on-failure:MAX, always [default: never]
+    #[arg(long, value_name = "WHEN", value_parser = restart)]
+    pub(crate) restart: Option<String>,
     /// Annotate the app in the pod's manifest
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub(crate) annotation: Vec<(String, String)>,

@@ -12,6 +12,14 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Checked here, kept as it is for the manifest.
+pub(super) fn restart(text: &str) -> Result<String, String> {
+    match hull_pod::wire::parse_restart(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("must be never, on-failure, on-failure:MAX or always".into()),
+    }
+}
+
 pub(super) fn absolute(text: &str) -> Result<String, String> {
     match text.starts_with('/') {
         true => Ok(text.to_owned()),

@@ -9,7 +9,8 @@ use hull_image::{Image, PullPolicy, Store};
 use hull_pod::contract::{self, Machine};
 use hull_pod::dir::{CONTRACT, MANIFEST};
 use hull_pod::manifest::{
-    App, Event, EventHandler, Isolator, MountPoint, NameValue, Port, RuntimeApp, RuntimeImage, STOP_SIGNAL,
+    App, Event, EventHandler, Isolator, MountPoint, NameValue, Port, RESTART, RuntimeApp, RuntimeImage,
+    STOP_SIGNAL,
 };
 use hull_pod::wire;
 use hull_pod::{AppName, Contract, Flavour, Manifest, PodDir, PodId, Prepared, Preparing};
@@ -150,10 +151,6 @@ fn check_honoured(manifest: &Manifest) -> Result<(), Error> {
     let asked = [
         ("volumes", !manifest.volumes.is_empty() || any(|app| !app.mounts.is_empty())),
         ("ports", !manifest.ports.is_empty()),
-        (
-            "post-stop event handlers",
-            any(|app| app.app.event_handlers.iter().any(|h| h.name == Event::PostStop)),
-        ),
     ];
     match asked.into_iter().find(|(_, asked)| *asked) {
         None => Ok(()),
@@ -235,6 +232,8 @@ fn runtime_app(wish: &AppWish, of_pod: &PodEnvironment, image: &Image) -> Result
         .set(&of_pod.set);
     let gids = Some(&flags.supplementary_gids).filter(|gids| !gids.is_empty());
     let mut annotations = stop_signal(image.config.stop_signal.as_deref())?;
+    annotations
+        .extend(flags.restart.iter().map(|when| NameValue { name: RESTART.into(), value: when.clone() }));
     annotations.extend(named(flags.annotation.clone()));
     let mut app = App {
         exec: exec(wish, image),

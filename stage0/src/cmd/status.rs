@@ -68,7 +68,13 @@ fn print_plain(view: &PodView, state: State) {
     if let Some(failure) = &view.failure {
         println!("failure={}", failure.replace('\n', " "));
     }
+    for warning in &view.warnings {
+        println!("warning={}", warning.replace('\n', " "));
+    }
     for (name, code) in view.apps.iter().filter_map(|app| Some((&app.name, app.exit_code?))) {
         println!("app-{name}={code}");
+    }
+    for (name, count) in view.apps.iter().filter_map(|app| Some((&app.name, app.restarts?))) {
+        println!("restarts-{name}={count}");
     }
 }

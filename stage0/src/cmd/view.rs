@@ -24,6 +24,8 @@ pub(super) struct PodView {
     pub(super) pid: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) failure: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) warnings: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -37,6 +39,8 @@ pub(super) struct AppView {
     pub(super) finished_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) exit_code: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) restarts: Option<u32>,
     pub(super) image_id: String,
     pub(super) image_name: String,
 }
@@ -60,6 +64,7 @@ impl PodView {
                 started_at: status.and_then(|status| status.started_at),
                 finished_at: status.and_then(|status| status.finished_at),
                 exit_code,
+                restarts: status.map(|status| status.restarts).filter(|count| *count > 0),
                 image_id: app.image.id.clone(),
                 image_name: app.image.name.clone(),
             }
@@ -74,6 +79,7 @@ impl PodView {
             stage1: found.contract().ok().map(|contract| contract.flavour.as_str()),
             pid: found.pid(),
             failure: status.failure,
+            warnings: status.warnings,
         }
     }
 }

@@ -108,10 +108,9 @@ impl Session {
                 let dropped = output.map_or(bytes.len(), |output| output.push(&bytes));
                 self.consumed(channel, dropped)
             }
-            Event::Exited { app, outcome } => {
-                self.record.exited(app, outcome);
-                Ok(())
-            }
+            Event::Exited { app, outcome } => self.record.exited(app, outcome),
+            Event::Restarting { app, outcome, .. } => self.record.restarting(app, outcome),
+            Event::Warning { text } => self.record.warn(text),
             Event::Failed { text, .. } => {
                 self.record.failed(text);
                 Ok(())

@@ -52,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "vmm-ioapic", run: hull_vmm::fuzzing::ioapic },
     Target { name: "vmm-kernel", run: hull_vmm::fuzzing::kernel },
     Target { name: "vmm-mmio", run: hull_vmm::fuzzing::mmio },
+    Target { name: "vmm-net", run: hull_vmm::fuzzing::net },
     Target { name: "vmm-pmem", run: hull_vmm::fuzzing::pmem },
     Target { name: "vmm-queue", run: hull_vmm::fuzzing::queue },
     Target { name: "vmm-rng", run: hull_vmm::fuzzing::rng },

@@ -5,6 +5,7 @@
 mod block;
 mod boot;
 mod input;
+mod net;
 mod queues;
 mod registers;
 mod vsock;
@@ -22,6 +23,7 @@ use crate::memory::GuestRam;
 
 pub use block::block;
 pub use boot::{boot_tables, command_line, cpuid, initramfs, kernel};
+pub use net::net;
 pub use queues::{pmem, queue, rng};
 pub use registers::{ioapic, mmio, serial};
 pub use vsock::{vsock_packets, vsock_queues};

@@ -1,6 +1,7 @@
 //! Registers in any order, of any width, with resets and wake-ups in between.
 
 use std::fs::{File, OpenOptions};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use crate::device::ioapic::Pins;
 use crate::device::serial::Serial;
 use crate::device::virtio::block::{Backend, Block};
 use crate::device::virtio::mmio::{Transport, Wiring};
+use crate::device::virtio::net::{self, Address, Net};
 use crate::device::virtio::pmem::Pmem;
 use crate::device::virtio::rng::Rng;
 use crate::device::virtio::vsock::Vsock;
@@ -24,9 +26,7 @@ const STATUS: u64 = 0x70;
 const NEEDS_RESET: u32 = 64;
 const LIVE: u32 = 15;
 
-/// Writes after which a driver has negotiated, and those that set a queue up.
-const NEGOTIATE: [(u64, u32); 6] =
-    [(STATUS, 0), (STATUS, 1), (STATUS, 3), (0x24, 1), (0x20, 1), (STATUS, 11)];
+/// Writes that set a queue up.
 const QUEUE: [(u64, u32); 6] =
     [(0x30, 0), (0x38, 8), (0x80, 0x1000), (0x90, 0x2000), (0xa0, 0x3000), (0x44, 1)];
 
@@ -40,6 +40,8 @@ pub fn mmio(bytes: &[u8]) {
     let (spec, device) = device(input.byte(), guest, &events);
     let wiring = Wiring { ram: Arc::clone(&ram), irq: line(), events, debug: None };
     let config = spec.config.clone();
+    // A network device has features that it cannot do without.
+    let negotiate = negotiate(spec.features as u32 & 0x182);
     let mut transport = Transport::new(spec, device, wiring);
     while let Some(action) = input.next() {
         match action % 16 {
@@ -54,7 +56,7 @@ pub fn mmio(bytes: &[u8]) {
                 let at = u64::from(input.u16()) % VIRTIO_SIZE;
                 transport.load(at, &mut [0; 8][..usize::from(input.byte() % 9)]);
             }
-            7 => write_all(&mut transport, &NEGOTIATE),
+            7 => write_all(&mut transport, &negotiate),
             8 => write_all(&mut transport, &QUEUE),
             9 => store(&mut transport, STATUS, LIVE),
             10 => transport.wake(Wake::Again),
@@ -73,7 +75,7 @@ pub fn mmio(bytes: &[u8]) {
     }
     // Whatever came before, an honest driver gets the device back. Its RAM is clean.
     ram.memory().write_slice(&vec![0; 0x8000], GuestAddress(0)).unwrap();
-    write_all(&mut transport, &NEGOTIATE);
+    write_all(&mut transport, &negotiate);
     write_all(&mut transport, &QUEUE);
     store(&mut transport, STATUS, LIVE);
     let mut status = [0; 4];
@@ -84,15 +86,26 @@ pub fn mmio(bytes: &[u8]) {
 }
 
 fn device(kind: u8, socket: UnixStream, events: &Handle) -> (Spec, Box<dyn Device>) {
-    match kind % 5 {
+    match kind % 6 {
         0 | 1 => {
-            let block = Block::new(Backend::new(file(&[7; 4096]), 8, kind % 5 == 1, 0));
+            let block = Block::new(Backend::new(file(&[7; 4096]), 8, kind % 6 == 1, 0));
             (block.spec(), Box::new(block))
         }
         2 => (Rng::spec(), Box::new(Rng::new(File::open("/dev/zero").unwrap()))),
         3 => (Pmem::spec(Region { first: 4 << 30, size: 2 << 20 }), Box::new(Pmem)),
-        _ => (Vsock::spec(), Box::new(Vsock::new(vec![(1024, socket)], events.clone()))),
+        4 => (Vsock::spec(), Box::new(Vsock::new(vec![(1024, socket)], events.clone()))),
+        _ => {
+            let address = Address { mac: [2, 0, 0, 0, 0, 1], mtu: Some(1500) };
+            // A stream instead of a tap: frames are cut anywhere.
+            let net = Net::new(net::Backend::new(OwnedFd::from(socket).into()), address, events.clone());
+            (Net::spec(address, true), Box::new(net))
+        }
     }
+}
+
+/// Writes after which a driver has negotiated, taking these features of the lower half.
+fn negotiate(taken: u32) -> [(u64, u32); 8] {
+    [(STATUS, 0), (STATUS, 1), (STATUS, 3), (0x24, 0), (0x20, taken), (0x24, 1), (0x20, 1), (STATUS, 11)]
 }
 
 fn store(transport: &mut Transport, at: u64, value: u32) {

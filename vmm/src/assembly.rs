@@ -11,11 +11,11 @@ use kvm_ioctls::{Kvm, VmFd};
 
 use crate::boot::cmdline::MmioDevice;
 use crate::bus::{Bus, BusBuilder};
-use crate::config::SizedDisk;
+use crate::config::{PreparedNet, SizedDisk};
 use crate::device::serial::Serial;
 use crate::device::virtio::block::{Backend, Block};
 use crate::device::virtio::mmio::{Transport, Wiring};
-use crate::device::virtio::net::{self, Address, Net};
+use crate::device::virtio::net::{self, Net};
 use crate::device::virtio::pmem::Pmem;
 use crate::device::virtio::rng::Rng;
 use crate::device::virtio::vsock::Vsock;
@@ -27,7 +27,6 @@ use crate::layout::{
     IDENTITY_MAP, IOAPIC, Region, SERIAL_PIN, SERIAL_PORT, SERIAL_PORTS, TSS, virtio_window,
 };
 use crate::memory::GuestRam;
-use crate::tap::Tap;
 
 /// The devices of a machine.
 pub(crate) struct Wanted {
@@ -37,7 +36,7 @@ pub(crate) struct Wanted {
     pub images: Vec<Region>,
     pub vsock: Option<Vec<(u32, UnixStream)>>,
     pub rng: bool,
-    pub net: Vec<(Tap, Address)>,
+    pub net: Vec<PreparedNet>,
     pub console: Option<File>,
 }
 
@@ -120,7 +119,8 @@ pub(crate) fn attach(
         attaching.serial(console);
     }
     for (index, disk) in wanted.disks.into_iter().enumerate() {
-        let block = Block::new(Backend::new(disk.file, disk.sectors, disk.read_only, index));
+        let backend = Backend::new(disk.file, disk.sectors, disk.read_only, index);
+        let block = Block::new(backend, disk.limits);
         let spec = block.spec();
         attaching.virtio(spec, |_| Box::new(block))?;
     }
@@ -134,10 +134,10 @@ pub(crate) fn attach(
         let source = entropy.try_clone().doing(Kind::Host, || "share /dev/urandom".to_owned())?;
         attaching.virtio(Rng::spec(), |_| Box::new(Rng::new(source)))?;
     }
-    for (tap, address) in wanted.net {
+    for PreparedNet { tap, address, gates } in wanted.net {
         let spec = Net::spec(address, tap.splits_udp);
         let backend = net::Backend::new(tap.file);
-        attaching.virtio(spec, |events| Box::new(Net::new(backend, address, events)))?;
+        attaching.virtio(spec, |events| Box::new(Net::new(backend, address, gates, events)))?;
     }
     Ok(attaching.finish(serial))
 }

@@ -8,8 +8,9 @@ use std::os::unix::net::UnixStream;
 use hull_errors::Doing;
 
 use crate::boot::initramfs::InitramfsFile;
+use crate::device::limit::{Gate, Limits};
 use crate::device::virtio::block;
-use crate::device::virtio::net::Address;
+use crate::device::virtio::net::{Address, Gates};
 use crate::error::{Error, Kind};
 use crate::layout::{DEVICES_MAX, IMAGE_SIZE_MAX, RAM_MIB_MAX, RAM_MIB_MIN, VCPUS_MAX};
 use crate::tap::Tap;
@@ -82,6 +83,15 @@ pub(crate) struct SizedDisk {
     pub file: File,
     pub read_only: bool,
     pub sectors: u64,
+    pub limits: Limits,
+}
+
+/// A network interface whose tap is ready.
+#[derive(Debug)]
+pub(crate) struct PreparedNet {
+    pub tap: Tap,
+    pub address: Address,
+    pub gates: Gates,
 }
 
 /// A read-only image whose size is known.
@@ -103,7 +113,7 @@ pub struct VmConfig {
     pub(crate) images: Vec<SizedImage>,
     pub(crate) vsock: Option<Vec<(u32, UnixStream)>>,
     pub(crate) rng: bool,
-    pub(crate) net: Vec<(Tap, Address)>,
+    pub(crate) net: Vec<PreparedNet>,
     pub(crate) console: Option<File>,
 }
 
@@ -154,6 +164,29 @@ impl VmConfig {
         Ok(self)
     }
 
+    /// Limits how fast the guest may read and write disk `index`, both together.
+    ///
+    /// # Errors
+    /// `Config` if there is no such disk.
+    pub fn limit_disk(mut self, index: usize, limits: Limits) -> Result<Self, Error> {
+        let disk =
+            self.disks.get_mut(index).ok_or_else(|| bad(&format!("limit disk {index}: there is none")))?;
+        disk.limits = limits;
+        Ok(self)
+    }
+
+    /// Limits how fast frames of network interface `index` may leave and reach the guest. What comes too fast
+    /// for the guest waits in the tap, whose queue is short.
+    ///
+    /// # Errors
+    /// `Config` if there is no such interface.
+    pub fn limit_net(mut self, index: usize, from_guest: Limits, to_guest: Limits) -> Result<Self, Error> {
+        let net = self.net.get_mut(index);
+        let net = net.ok_or_else(|| bad(&format!("limit network interface {index}: there is none")))?;
+        net.gates = Gates { from_guest: Gate::new(from_guest), to_guest: Gate::new(to_guest) };
+        Ok(self)
+    }
+
     fn check_device_count(&self) -> Result<(), Error> {
         let single = usize::from(self.vsock.is_some()) + usize::from(self.rng);
         let devices = self.disks.len() + self.images.len() + self.net.len() + single;
@@ -181,10 +214,10 @@ fn size(index: usize, disk: Disk) -> Result<SizedDisk, Error> {
     let bytes = (&disk.file).seek(SeekFrom::End(0)).doing(Kind::Config, doing)?;
     let sectors = block::sectors(bytes)
         .ok_or_else(|| bad(&format!("disk {index} has {bytes} bytes, which are not whole sectors of 512")))?;
-    Ok(SizedDisk { file: disk.file, read_only: disk.read_only, sectors })
+    Ok(SizedDisk { file: disk.file, read_only: disk.read_only, sectors, limits: Limits::default() })
 }
 
-fn prepare(index: usize, net: Net) -> Result<(Tap, Address), Error> {
+fn prepare(index: usize, net: Net) -> Result<PreparedNet, Error> {
     let Net { tap, mac, mtu } = net;
     // The lowest bit of the first byte says that it is a group's.
     if mac[0] & 1 != 0 || mac == [0; 6] {
@@ -194,7 +227,7 @@ fn prepare(index: usize, net: Net) -> Result<(Tap, Address), Error> {
         return Err(bad(&format!("the MTU of network interface {index} is below {MTU_MIN}")));
     }
     let tap = Tap::prepare(tap).doing(Kind::Config, || format!("set up the tap of interface {index}"))?;
-    Ok((tap, Address { mac, mtu }))
+    Ok(PreparedNet { tap, address: Address { mac, mtu }, gates: Gates::default() })
 }
 
 fn check_ports(vsock: Vsock) -> Result<Vec<(u32, UnixStream)>, Error> {
@@ -255,6 +288,9 @@ mod tests {
         let config = || VmConfig::try_from(asked()).unwrap();
         let empty = vec![tempfile::tempfile().unwrap()];
         assert!(config().with_pmem(empty).unwrap_err().to_string().contains("image 0 has 0 bytes"));
+        let err = config().limit_disk(0, Limits::default()).unwrap_err();
+        assert!(err.to_string().contains("limit disk 0: there is none"), "{err}");
+        assert!(config().limit_net(1, Limits::default(), Limits::default()).is_err());
         let many = (0..33).map(|_| disk(512).file).collect();
         assert!(config().with_pmem(many).unwrap_err().to_string().contains("33 devices"));
         let net = |mac, mtu| Net { tap: tempfile::tempfile().unwrap(), mac: [mac, 0, 0, 0, 0, 1], mtu };

@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod ioapic;
+pub(crate) mod limit;
 pub(crate) mod serial;
 pub(crate) mod virtio;

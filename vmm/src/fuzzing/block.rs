@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::file;
 use super::input::Input;
 use super::queues::Driver;
+use crate::device::limit::Limits;
 use crate::device::virtio::block::{Backend, Block};
 use crate::device::virtio::queue::Rings;
 use crate::device::virtio::{Device, Wake};
@@ -24,7 +25,7 @@ pub fn block(bytes: &[u8]) {
     let contents = [[7; SECTORS * SECTOR].as_slice(), &FENCE].concat();
     let disk = file(&contents);
     let backend = Backend::new(disk.try_clone().unwrap(), SECTORS as u64, read_only, 0);
-    let mut block = Block::new(backend);
+    let mut block = Block::new(backend, Limits::default());
     let mut driver = Driver::new(&[16]);
     while let Some(action) = input.next() {
         match action {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::input::Input;
 use super::queues::Driver;
-use crate::device::virtio::net::{Address, Backend, HEAD_SIZE, Net};
+use crate::device::virtio::net::{Address, Backend, Gates, HEAD_SIZE, Net};
 use crate::device::virtio::queue::Rings;
 use crate::device::virtio::{Device, Wake};
 use crate::events::Events;
@@ -24,7 +24,7 @@ pub fn net(bytes: &[u8]) {
     let (tap, wire) = UnixDatagram::pair().unwrap();
     [&tap, &wire].into_iter().for_each(|end| end.set_nonblocking(true).unwrap());
     let backend = Backend::new(OwnedFd::from(tap).into());
-    let mut net = Net::new(backend, ADDRESS, Events::new().unwrap().handle(0));
+    let mut net = Net::new(backend, ADDRESS, Gates::default(), Events::new().unwrap().handle(0));
     let mut driver = Driver::new(&[16, 16]);
     let features = input.u64();
     net.activate(features);

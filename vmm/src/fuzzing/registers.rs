@@ -11,10 +11,11 @@ use super::input::Input;
 use super::{RAM_SIZE, file, line, ram};
 use crate::bus::Window;
 use crate::device::ioapic::Pins;
+use crate::device::limit::Limits;
 use crate::device::serial::Serial;
 use crate::device::virtio::block::{Backend, Block};
 use crate::device::virtio::mmio::{Transport, Wiring};
-use crate::device::virtio::net::{self, Address, Net};
+use crate::device::virtio::net::{self, Address, Gates, Net};
 use crate::device::virtio::pmem::Pmem;
 use crate::device::virtio::rng::Rng;
 use crate::device::virtio::vsock::Vsock;
@@ -88,7 +89,7 @@ pub fn mmio(bytes: &[u8]) {
 fn device(kind: u8, socket: UnixStream, events: &Handle) -> (Spec, Box<dyn Device>) {
     match kind % 6 {
         0 | 1 => {
-            let block = Block::new(Backend::new(file(&[7; 4096]), 8, kind % 6 == 1, 0));
+            let block = Block::new(Backend::new(file(&[7; 4096]), 8, kind % 6 == 1, 0), Limits::default());
             (block.spec(), Box::new(block))
         }
         2 => (Rng::spec(), Box::new(Rng::new(File::open("/dev/zero").unwrap()))),
@@ -97,7 +98,12 @@ fn device(kind: u8, socket: UnixStream, events: &Handle) -> (Spec, Box<dyn Devic
         _ => {
             let address = Address { mac: [2, 0, 0, 0, 0, 1], mtu: Some(1500) };
             // A stream instead of a tap: frames are cut anywhere.
-            let net = Net::new(net::Backend::new(OwnedFd::from(socket).into()), address, events.clone());
+            let net = Net::new(
+                net::Backend::new(OwnedFd::from(socket).into()),
+                address,
+                Gates::default(),
+                events.clone(),
+            );
             (Net::spec(address, true), Box::new(net))
         }
     }

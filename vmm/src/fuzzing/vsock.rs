@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::input::Input;
 use super::queues::Driver;
-use crate::device::virtio::queue::Rings;
+use crate::device::virtio::queue::{Drained, Rings};
 use crate::device::virtio::vsock::Vsock;
 use crate::device::virtio::{Device, Wake};
 use crate::events::Events;
@@ -40,8 +40,8 @@ impl Bench {
         let mut why = why;
         for _ in 0..ROUNDS_MAX {
             match self.vsock.serve(why, &mut rings) {
-                Ok(crate::device::virtio::queue::Drained::Empty) => break,
-                Ok(crate::device::virtio::queue::Drained::More) => why = Wake::Again,
+                Ok(Drained::Empty) => break,
+                Ok(_) => why = Wake::Again,
                 Err(_) => {
                     self.vsock.reset();
                     break;

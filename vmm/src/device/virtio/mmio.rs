@@ -301,6 +301,7 @@ impl Woken for Transport {
             match self.serve(why) {
                 Ok(Drained::Empty) => (),
                 Ok(Drained::More) => self.wiring.events.again(),
+                Ok(Drained::Later(wait)) => self.wiring.events.later(wait),
                 Err(violation) => self.poison(&violation),
             }
         }

@@ -3,10 +3,12 @@
 
 use std::fmt;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 
+use crate::device::limit::Gate;
 use crate::memory::{BadClaim, Claimed, GuestRam};
 
 /// How the driver broke the protocol.
@@ -58,6 +60,8 @@ pub(crate) enum Drained {
     Empty,
     /// The round is used up with work left.
     More,
+    /// Limits hold back what is left for so long.
+    Later(Duration),
 }
 
 /// A chain taken from the avail ring. It owes the driver exactly one used-ring entry.
@@ -294,6 +298,17 @@ impl<'a> Rings<'a> {
     /// the round ends with the request that uses `bytes` up.
     pub(crate) fn drain_within(
         &mut self,
+        bytes: u64,
+        queue: usize,
+        serve: impl FnMut(&mut Self, Chain) -> Result<u64, Violation>,
+    ) -> Result<Drained, Violation> {
+        self.drain_through(&mut Gate::default(), bytes, queue, serve)
+    }
+
+    /// The same for a device whose requests go through a gate.
+    pub(crate) fn drain_through(
+        &mut self,
+        gate: &mut Gate,
         mut bytes: u64,
         queue: usize,
         mut serve: impl FnMut(&mut Self, Chain) -> Result<u64, Violation>,
@@ -302,8 +317,15 @@ impl<'a> Rings<'a> {
             if bytes == 0 {
                 return Ok(Drained::More);
             }
+            if let Some(wait) = gate.closed() {
+                return Ok(Drained::Later(wait));
+            }
             match self.pop(queue)? {
-                Some(chain) => bytes = bytes.saturating_sub(serve(self, chain)?),
+                Some(chain) => {
+                    let moved = serve(self, chain)?;
+                    gate.pass(moved);
+                    bytes = bytes.saturating_sub(moved);
+                }
                 // A chain that came before we listened would never be announced.
                 None if self.listen(queue)? => (),
                 None => return Ok(Drained::Empty),

@@ -5,7 +5,10 @@ mod request;
 
 pub(crate) use backend::Backend;
 
-use crate::device::virtio::block::request::{Parsed, SECTOR_SIZE, Status};
+use crate::device::limit::{Gate, Limits};
+use crate::device::virtio::block::request::{
+    DISCARD_EXTENTS_MAX, DISCARD_SECTORS_MAX, Parsed, Request, SECTOR_SIZE, Status, ZERO_SECTORS_MAX,
+};
 use crate::device::virtio::queue::{Chain, Drained, Rings, Violation};
 use crate::device::virtio::{Device, F_COMMON, Spec, Wake};
 
@@ -23,35 +26,53 @@ const ROUND_MAX: u64 = 16 << 20;
 const F_SEG_MAX: u64 = 1 << 2;
 const F_RO: u64 = 1 << 5;
 const F_FLUSH: u64 = 1 << 9;
+const F_DISCARD: u64 = 1 << 13;
+const F_WRITE_ZEROES: u64 = 1 << 14;
 
-/// Has no state of its own.
+/// What an extent to discard counts as, in bytes: a system call that moves none.
+const DISCARD_EFFORT: u64 = 1 << 20;
+
+/// Has no state of the driver's.
 pub(crate) struct Block {
     backend: Backend,
+    gate: Gate,
 }
 
 impl Block {
-    pub(crate) fn new(backend: Backend) -> Self {
-        Self { backend }
+    pub(crate) fn new(backend: Backend, limits: Limits) -> Self {
+        Self { backend, gate: Gate::new(limits) }
     }
 
     pub(crate) fn spec(&self) -> Spec {
-        let read_only = if self.backend.read_only() { F_RO } else { 0 };
-        // `struct virtio_blk_config`: capacity, size_max, seg_max.
+        let kind = if self.backend.read_only() { F_RO } else { F_DISCARD | F_WRITE_ZEROES };
+        let features = F_COMMON | F_SEG_MAX | F_FLUSH | kind;
+        Spec { id: ID, features, queue_sizes: &[QUEUE_SIZE], config: self.config() }
+    }
+
+    /// `struct virtio_blk_config`, section 5.2.4. What belongs to features that are not offered is 0.
+    fn config(&self) -> Vec<u8> {
         let mut config = self.backend.sectors().to_le_bytes().to_vec();
         config.extend(0_u32.to_le_bytes());
         config.extend(SEGMENTS_MAX.to_le_bytes());
-        let features = F_COMMON | F_SEG_MAX | F_FLUSH | read_only;
-        Spec { id: ID, features, queue_sizes: &[QUEUE_SIZE], config }
+        if !self.backend.read_only() {
+            // Up to max_discard_sectors: geometry, block size, topology, cache, number of queues.
+            config.resize(36, 0);
+            // Extents of any alignment; zeroing may free, and does one extent at a time.
+            for word in [DISCARD_SECTORS_MAX, DISCARD_EXTENTS_MAX, 1, ZERO_SECTORS_MAX, 1, 1] {
+                config.extend(word.to_le_bytes());
+            }
+        }
+        config
     }
 
-    fn serve_chain(&self, rings: &mut Rings<'_>, chain: Chain) -> Result<u64, Violation> {
+    fn serve_chain(backend: &Backend, rings: &mut Rings<'_>, chain: Chain) -> Result<u64, Violation> {
         let parsed = match Parsed::new(&chain, rings.ram()) {
             Ok(parsed) => parsed,
             Err(violation) => return Err(rings.refuse(chain, violation)),
         };
-        let moved = chain.readable().len() + chain.writable().len();
         let Parsed { request, mut status } = parsed;
-        let (outcome, written) = match self.backend.execute(&request, rings.ram()) {
+        let moved = effort(&request);
+        let (outcome, written) = match backend.execute(&request, rings.ram()) {
             Ok(written) => (Status::Ok, written),
             Err(status) => (status, 0),
         };
@@ -68,10 +89,21 @@ impl Device for Block {
         if matches!(why, Wake::Socket { .. } | Wake::Last) {
             return Ok(Drained::Empty);
         }
-        rings.drain_within(ROUND_MAX, QUEUE, |rings, chain| self.serve_chain(rings, chain))
+        let Self { backend, gate } = self;
+        rings.drain_through(gate, ROUND_MAX, QUEUE, |rings, chain| Self::serve_chain(backend, rings, chain))
     }
 
     fn reset(&mut self) {}
+}
+
+/// What a request counts as, in bytes.
+fn effort(request: &Request) -> u64 {
+    match request {
+        Request::Read { into: data, .. } | Request::Write { from: data, .. } => data.len(),
+        Request::WriteZeroes { extent, .. } => u64::from(extent.count) * SECTOR_SIZE,
+        Request::Discard(extents) => extents.len() as u64 * DISCARD_EFFORT,
+        Request::Flush | Request::Id { .. } | Request::Refused(_) => 0,
+    }
 }
 
 /// The capacity in sectors of a file or block device of `bytes`; `None` if it is no whole number.

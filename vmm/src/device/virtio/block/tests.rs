@@ -31,7 +31,7 @@ fn bench(read_only: bool) -> Bench {
     let ram = ram();
     let driver = Driver::new(&ram, 0x1000);
     let queues = [driver.queue()];
-    Bench { driver, queues, block: Block::new(backend), file, ram }
+    Bench { driver, queues, block: Block::new(backend, Limits::default()), file, ram }
 }
 
 impl Bench {
@@ -48,7 +48,10 @@ impl Bench {
     fn post(&mut self, chain: &[(u64, u32, u16)]) -> Option<()> {
         self.driver.post_chain(0, chain);
         let mut rings = Rings::new(&self.ram, &mut self.queues);
-        self.block.serve(Wake::Queue(0), &mut rings).ok().map(|drained| assert_eq!(drained, Drained::Empty))
+        let drained = self.block.serve(Wake::Queue(0), &mut rings).ok()?;
+        // The one that uses a limit up is served.
+        assert!(matches!(drained, Drained::Empty | Drained::Later(_)), "{drained:?}");
+        Some(())
     }
 }
 
@@ -84,6 +87,7 @@ const OUT: u32 = 1;
 const FLUSH: u32 = 4;
 const GET_ID: u32 = 8;
 const DISCARD: u32 = 11;
+const WRITE_ZEROES: u32 = 13;
 
 #[test]
 fn what_cannot_be_done_is_an_error_of_the_request() {
@@ -102,7 +106,7 @@ fn what_cannot_be_done_is_an_error_of_the_request() {
         (OUT, u64::MAX, vec![(DATA, 512, 0)], io_error),
         (OUT, 0, vec![(0xc000_0000, 512, 0)], io_error),
         (GET_ID, 0, vec![(DATA, 19, WRITE)], io_error),
-        (DISCARD, 0, vec![(DATA, 16, 0)], unsupported),
+        (12, 0, vec![(DATA, 16, 0)], unsupported),
         (u32::MAX, 0, vec![], unsupported),
     ] {
         assert_eq!(bench.request(kind, sector, &data), want, "{kind} {sector} {data:?}");
@@ -110,6 +114,125 @@ fn what_cannot_be_done_is_an_error_of_the_request() {
     // The file has become shorter than the disk.
     bench.file.set_len(512).unwrap();
     assert_eq!(bench.request(IN, 1, &[(DATA, 512, WRITE)]), io_error);
+}
+
+impl Bench {
+    /// A request about extents: sector, count, flags.
+    fn about(&mut self, kind: u32, extents: &[(u64, u32, u32)]) -> Option<u8> {
+        for (at, (sector, count, flags)) in (DATA..).step_by(16).zip(extents) {
+            self.driver.put(at, *sector);
+            self.driver.put(at + 8, *count);
+            self.driver.put(at + 12, *flags);
+        }
+        let len = u32::try_from(extents.len() * 16).unwrap();
+        self.request(kind, 0, &[(DATA, len, 0)])
+    }
+
+    fn contents(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        self.file.rewind().unwrap();
+        self.file.read_to_end(&mut all).unwrap();
+        all
+    }
+}
+
+#[test]
+fn sectors_are_forgotten_and_zeroed() {
+    for (kind, flags) in [(DISCARD, 0), (WRITE_ZEROES, 0), (WRITE_ZEROES, 1)] {
+        let mut bench = bench(false);
+        assert_eq!(bench.about(kind, &[(2, 3, flags)]), Some(0));
+        let contents = bench.contents();
+        let zero = |sector: usize| contents[sector * 512..][..512] == [0; 512];
+        assert_eq!([1, 2, 3, 4, 5].map(zero), [false, true, true, true, false], "{kind} {flags}");
+        assert_eq!(contents.len(), 8 * 512);
+    }
+    assert_eq!(bench(false).about(DISCARD, &[(0, 1, 0), (7, 1, 0), (3, 0, 0)]), Some(0));
+}
+
+#[test]
+fn extents_that_are_not_on_the_disk_are_an_error() {
+    let (io_error, unsupported) = (Some(1), Some(2));
+    for (kind, extents, want) in [
+        (DISCARD, &[(8, 1, 0)][..], io_error),
+        (DISCARD, &[(7, 2, 0)], io_error),
+        (DISCARD, &[(u64::MAX, 1, 0)], io_error),
+        (DISCARD, &[(u64::MAX / 512, u32::MAX, 0)], io_error),
+        (DISCARD, &[(0, DISCARD_SECTORS_MAX + 1, 0)], io_error),
+        (DISCARD, &[], io_error),
+        (DISCARD, &[(0, 1, 0); 17], io_error),
+        (DISCARD, &[(0, 1, 1)], unsupported),
+        (DISCARD, &[(0, 1, 2)], unsupported),
+        (WRITE_ZEROES, &[(8, 1, 0)], io_error),
+        (WRITE_ZEROES, &[(u64::MAX, u32::MAX, 0)], io_error),
+        (WRITE_ZEROES, &[(0, ZERO_SECTORS_MAX + 1, 0)], io_error),
+        (WRITE_ZEROES, &[(0, 1, 0); 2], io_error),
+        (WRITE_ZEROES, &[(0, 1, 2)], unsupported),
+    ] {
+        let mut bench = bench(false);
+        let before = bench.contents();
+        assert_eq!(bench.about(kind, extents), want, "{kind} {extents:?}");
+        assert_eq!(bench.contents(), before, "{kind} {extents:?}");
+    }
+    // Half an extent; extents that are not RAM cost the device.
+    assert_eq!(bench(false).request(DISCARD, 0, &[(DATA, 24, 0)]), io_error);
+    assert_eq!(bench(false).request(WRITE_ZEROES, 0, &[(DATA, 15, 0)]), io_error);
+    assert_eq!(bench(false).request(DISCARD, 0, &[(0xc000_0000, 16, 0)]), None);
+    let mut read_only = bench(true);
+    assert_eq!(read_only.about(DISCARD, &[(0, 1, 0)]), io_error);
+    assert_eq!(read_only.about(WRITE_ZEROES, &[(0, 1, 0)]), io_error);
+}
+
+#[test]
+fn a_writable_disk_says_what_it_can_forget() {
+    let spec = bench(false).block.spec();
+    assert_eq!(spec.features & (F_DISCARD | F_WRITE_ZEROES), F_DISCARD | F_WRITE_ZEROES);
+    let word = |at: usize| u32::from_le_bytes(spec.config[at..at + 4].try_into().unwrap());
+    assert_eq!([36, 40, 44, 48, 52, 56].map(word), [512 << 10, 16, 1, 32 << 10, 1, 1]);
+    let spec = bench(true).block.spec();
+    assert_eq!((spec.features & (F_DISCARD | F_WRITE_ZEROES), spec.config.len()), (0, 16));
+}
+
+impl Bench {
+    /// The same driver before a disk that is this file.
+    fn on(path: &str) -> Self {
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let backend = Backend::new(file, SECTORS, false, 0);
+        Self { block: Block::new(backend, Limits::default()), ..bench(false) }
+    }
+}
+
+#[test]
+fn a_host_that_fails_is_an_error_of_the_request() {
+    // No space is left, whatever is written.
+    let mut full = Bench::on("/dev/full");
+    assert_eq!(full.request(OUT, 0, &[(DATA, 512, 0)]), Some(1));
+    assert_eq!(full.request(IN, 0, &[(DATA, 512, WRITE)]), Some(0));
+    // Neither a hole nor zeroes for free: the first may be ignored, the second may not.
+    assert_eq!(full.about(WRITE_ZEROES, &[(0, 1, 0)]), Some(1));
+    assert_eq!(full.request(FLUSH, 0, &[]), Some(1));
+    // The memory of this process has nothing at its beginning: EIO.
+    let mut broken = Bench::on("/proc/self/mem");
+    assert_eq!(broken.request(IN, 0, &[(DATA, 512, WRITE)]), Some(1));
+    assert_eq!(broken.request(OUT, 1, &[(DATA, 512, 0)]), Some(1));
+}
+
+#[test]
+fn a_limit_holds_requests_back_and_loses_none() {
+    let rate = crate::device::limit::Rate::new(std::num::NonZeroU64::new(1).unwrap(), 512);
+    let mut bench = bench(false);
+    let backend = Backend::new(bench.file.try_clone().unwrap(), SECTORS, false, 0);
+    bench.block = Block::new(backend, Limits { bytes: Some(rate), operations: None });
+    assert_eq!(bench.request(IN, 0, &[(DATA, 512, WRITE)]), Some(0));
+    bench.driver.put(HEAD, IN);
+    bench.driver.post_chain(0, &[(HEAD, 16, 0), (DATA, 512, WRITE), (STATUS, 1, WRITE)]);
+    let mut rings = Rings::new(&bench.ram, &mut bench.queues);
+    let drained = bench.block.serve(Wake::Queue(0), &mut rings).unwrap();
+    assert!(matches!(drained, Drained::Later(wait) if !wait.is_zero()), "{drained:?}");
+    assert_eq!(bench.driver.used().len(), 1);
+    // Without the limit it comes at once.
+    bench.block.gate = Gate::default();
+    bench.block.serve(Wake::Again, &mut rings).unwrap();
+    assert_eq!(bench.driver.used().len(), 2);
 }
 
 /// Cloud Hypervisor: a disk whose first bytes name another file of the host (QCOW2's backing file).
@@ -126,7 +249,7 @@ fn ghsa_jmr4_g2hv_mjj6_a_disk_names_no_other_file() {
     assert_eq!(bench.request(OUT, 0, &[(DATA, 512, 0)]), Some(0));
     // Opened anew, it is bytes as any other.
     let backend = Backend::new(bench.file.try_clone().unwrap(), SECTORS, false, 0);
-    bench.block = Block::new(backend);
+    bench.block = Block::new(backend, Limits::default());
     bench.driver.write(DATA, &[0; 512]);
     assert_eq!(bench.request(IN, 0, &[(DATA, 512, WRITE)]), Some(0));
     assert_eq!(bench.driver.bytes(DATA, 512), head);

@@ -7,9 +7,12 @@ mod request;
 pub(crate) use backend::Backend;
 pub(crate) use request::HEAD_SIZE;
 
+use vm_memory::VolatileSlice;
+
+use crate::device::limit::Gate;
 use crate::device::virtio::net::backend::Fetched;
 use crate::device::virtio::net::request::{F_CSUM, F_HOST_TSO4, F_HOST_TSO6, F_HOST_USO, FRAME_MAX, Head};
-use crate::device::virtio::queue::{Chain, Drained, Rings, Violation};
+use crate::device::virtio::queue::{Buffers, Chain, Drained, Rings, Violation};
 use crate::device::virtio::{Device, F_COMMON, Spec, Wake};
 use crate::events::{Handle, Interest};
 
@@ -57,13 +60,23 @@ struct Counters {
     not_delivered: u64,
 }
 
+/// How fast frames may go.
+#[derive(Debug, Default)]
+pub(crate) struct Gates {
+    pub from_guest: Gate,
+    pub to_guest: Gate,
+}
+
 pub(crate) struct Net {
     backend: Backend,
     address: Address,
+    gates: Gates,
     /// What the driver has taken; 0 before it is ready.
     features: u64,
     /// The guest has too few receive buffers; it will ring when it posts more.
     starved: bool,
+    /// Limits hold frames to the guest back; the device is woken when they may go on.
+    held_back: bool,
     /// The tap is no more.
     gone: bool,
     /// What the event loop watches the tap for.
@@ -73,12 +86,14 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    pub(crate) fn new(backend: Backend, address: Address, events: Handle) -> Self {
+    pub(crate) fn new(backend: Backend, address: Address, gates: Gates, events: Handle) -> Self {
         Self {
             backend,
             address,
+            gates,
             features: 0,
             starved: false,
+            held_back: false,
             gone: false,
             watched: Interest::default(),
             events,
@@ -101,25 +116,20 @@ impl Net {
 
     /// Frames from the guest.
     fn transmit(&mut self, rings: &mut Rings<'_>) -> Result<Drained, Violation> {
-        rings.drain_within(ROUND_MAX, TX, |rings, chain| {
+        let Self { backend, address, gates, features, counters, .. } = self;
+        rings.drain_through(&mut gates.from_guest, ROUND_MAX, TX, |rings, chain| {
             let mut frame = chain.readable();
             let len = frame.len();
-            let mut head = [0; HEAD_SIZE];
-            let read = match len.checked_sub(HEAD_SIZE as u64) {
-                Some(_) => frame.read(rings.ram(), &mut head).map_err(Violation::from),
-                None => Err(Violation::NoRoom { head: chain.head() }),
-            };
-            let slices = read.and_then(|()| Ok(frame.admit_for_syscall(rings.ram())?));
-            let slices = match slices {
-                Ok(slices) => slices,
+            let (head, slices) = match take_apart(&mut frame, chain.head(), rings) {
+                Ok(parts) => parts,
                 Err(violation) => return Err(rings.refuse(chain, violation)),
             };
-            match Head::admit(head, frame.len(), self.features, self.address.mtu) {
+            match Head::admit(head, frame.len(), *features, address.mtu) {
                 // An app in the guest may have written the header: it costs the frame, not the device.
-                Err(_) => self.counters.refused += 1,
-                Ok(head) => match self.backend.send(head.encode(), &slices) {
-                    Ok(()) => self.counters.sent += 1,
-                    Err(_) => self.counters.not_taken += 1,
+                Err(_) => counters.refused += 1,
+                Ok(head) => match backend.send(head.encode(), &slices) {
+                    Ok(()) => counters.sent += 1,
+                    Err(_) => counters.not_taken += 1,
                 },
             }
             rings.complete(TX, chain, 0)?;
@@ -128,23 +138,28 @@ impl Net {
     }
 
     /// Frames to the guest, until there are no more, or no buffers, or the round is over.
-    fn receive(&mut self, rings: &mut Rings<'_>) -> Result<(), Violation> {
-        self.starved = false;
+    fn receive(&mut self, rings: &mut Rings<'_>) -> Result<Drained, Violation> {
+        (self.starved, self.held_back) = (false, false);
         for _ in 0..FRAMES_MAX {
+            if let Some(wait) = self.gates.to_guest.closed() {
+                self.held_back = true;
+                return Ok(Drained::Later(wait));
+            }
             match self.backend.fetch() {
                 Fetched::Frame => (),
-                Fetched::Nothing => return Ok(()),
+                Fetched::Nothing => return Ok(Drained::Empty),
                 Fetched::Gone => {
                     self.gone = true;
-                    return Ok(());
+                    return Ok(Drained::Empty);
                 }
             }
             if !self.deliver(rings)? {
                 self.starved = true;
-                return Ok(());
+                return Ok(Drained::Empty);
             }
         }
-        Ok(())
+        // The tap is still ready, and watched.
+        Ok(Drained::Empty)
     }
 
     /// Gives the frame that waits to the guest; false if it has to go on waiting.
@@ -152,9 +167,11 @@ impl Net {
         let mergeable = self.features & F_MRG_RXBUF != 0;
         let most = if mergeable { usize::from(QUEUE_SIZES[RX]) } else { 1 };
         let mut buffers = Vec::new();
+        let len = self.backend.held().len() as u64;
         match fill(self.backend.held(), most, rings, &mut buffers) {
             Ok(true) => {
                 rings.complete_together(RX, buffers)?;
+                self.gates.to_guest.pass(len);
                 self.backend.forget();
                 self.counters.received += 1;
                 Ok(true)
@@ -176,14 +193,40 @@ impl Net {
         }
     }
 
+    fn wants_frames(&self) -> bool {
+        self.features != 0 && !self.starved && !self.held_back && !self.gone
+    }
+
     /// Tells the event loop whether frames are wanted.
     fn watch(&mut self) {
-        let wanted =
-            Interest { readable: self.features != 0 && !self.starved && !self.gone, writable: false };
+        let wanted = Interest { readable: self.wants_frames(), writable: false };
         // The host is out of memory: the next wake-up tries again.
         if self.events.watch(self.backend.fd(), 0, self.watched, wanted).is_ok() {
             self.watched = wanted;
         }
+    }
+}
+
+/// A frame's header and the rest of it.
+fn take_apart<'a>(
+    frame: &mut Buffers,
+    head: u16,
+    rings: &Rings<'a>,
+) -> Result<([u8; HEAD_SIZE], Vec<VolatileSlice<'a>>), Violation> {
+    if frame.len() < HEAD_SIZE as u64 {
+        return Err(Violation::NoRoom { head });
+    }
+    let mut bytes = [0; HEAD_SIZE];
+    frame.read(rings.ram(), &mut bytes)?;
+    Ok((bytes, frame.admit_for_syscall(rings.ram())?))
+}
+
+/// What two directions have left to do, as one.
+fn sooner(one: Drained, other: Drained) -> Drained {
+    match (one, other) {
+        (Drained::More, _) | (_, Drained::More) => Drained::More,
+        (Drained::Later(one), Drained::Later(other)) => Drained::Later(one.min(other)),
+        (Drained::Empty, left) | (left, Drained::Empty) => left,
     }
 }
 
@@ -244,9 +287,13 @@ impl Device for Net {
 
     fn serve(&mut self, why: Wake, rings: &mut Rings<'_>) -> Result<Drained, Violation> {
         let drained = match why {
-            Wake::Queue(queue) if usize::from(queue) == RX => self.receive(rings).map(|()| Drained::Empty),
-            Wake::Socket { .. } => self.receive(rings).map(|()| Drained::Empty),
-            Wake::Queue(_) | Wake::Again => self.transmit(rings),
+            Wake::Queue(queue) if usize::from(queue) == RX => self.receive(rings),
+            Wake::Socket { .. } => self.receive(rings),
+            Wake::Queue(_) => self.transmit(rings),
+            Wake::Again if self.held_back => {
+                self.receive(rings).and_then(|one| Ok(sooner(one, self.transmit(rings)?)))
+            }
+            Wake::Again => self.transmit(rings),
             // What the driver has handed over is on the wire; a frame more or less is for nobody.
             Wake::Last => self.transmit(rings).map(|_| Drained::Empty),
         };
@@ -256,7 +303,7 @@ impl Device for Net {
 
     fn reset(&mut self) {
         self.features = 0;
-        self.starved = false;
+        (self.starved, self.held_back) = (false, false);
         self.backend.forget();
         self.watch();
     }

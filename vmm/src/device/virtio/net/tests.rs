@@ -42,7 +42,7 @@ fn bench_with(features: u64) -> Bench {
     let (tap, wire) = UnixDatagram::pair().unwrap();
     [&tap, &wire].into_iter().for_each(|end| end.set_nonblocking(true).unwrap());
     let backend = Backend::new(OwnedFd::from(tap).into());
-    let mut net = Net::new(backend, ADDRESS, Events::new().unwrap().handle(0));
+    let mut net = Net::new(backend, ADDRESS, Gates::default(), Events::new().unwrap().handle(0));
     net.activate(features);
     Bench { queues: [rx.queue(), tx.queue()], ram, rx, tx, net, wire }
 }
@@ -307,6 +307,26 @@ fn a_wire_that_is_gone_is_not_watched() {
     bench.wire.send(&[]).unwrap();
     bench.wake(Wake::Socket { socket: 0, hung_up: true }).unwrap();
     assert!(!bench.net.watched.readable);
+}
+
+#[test]
+fn limits_hold_frames_back_and_lose_none() {
+    let rate = crate::device::limit::Rate::new(std::num::NonZeroU64::new(1).unwrap(), 1);
+    let limits = crate::device::limit::Limits { bytes: None, operations: Some(rate) };
+    let mut bench = bench();
+    bench.net.gates = Gates { from_guest: Gate::new(limits), to_guest: Gate::new(limits) };
+    bench.post_rx(4, 2000);
+    (0..2).for_each(|_| drop(bench.wire.send(&[1; 100])));
+    let later = |drained: Drained| matches!(drained, Drained::Later(_));
+    assert!(later(bench.wake(Wake::Socket { socket: 0, hung_up: false }).unwrap()));
+    assert_eq!((bench.rx.used().len(), bench.net.watched.readable), (1, false), "nobody spins on the tap");
+    (0..2).for_each(|_| bench.tx.post_chain(0, &[(TX_AT, 100, 0)]));
+    assert!(later(bench.wake(Wake::Queue(1)).unwrap()));
+    assert_eq!(bench.tx.used().len(), 1);
+    bench.net.gates = Gates::default();
+    assert_eq!(bench.wake(Wake::Again).unwrap(), Drained::Empty);
+    assert_eq!((bench.rx.used().len(), bench.tx.used().len()), (2, 2));
+    assert!(bench.net.watched.readable);
 }
 
 #[test]

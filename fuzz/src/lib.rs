@@ -44,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "trust-openpgp-signature", run: hull_image::fuzzing::openpgp_signature },
     Target { name: "trust-payload", run: hull_image::fuzzing::payload },
     Target { name: "trust-policy", run: hull_image::fuzzing::policy },
+    Target { name: "vmm-balloon", run: hull_vmm::fuzzing::balloon },
     Target { name: "vmm-block", run: hull_vmm::fuzzing::block },
     Target { name: "vmm-boot-tables", run: hull_vmm::fuzzing::boot_tables },
     Target { name: "vmm-command-line", run: hull_vmm::fuzzing::command_line },

@@ -13,6 +13,7 @@ use crate::boot::cmdline::MmioDevice;
 use crate::bus::{Bus, BusBuilder};
 use crate::config::{PreparedNet, SizedDisk};
 use crate::device::serial::Serial;
+use crate::device::virtio::balloon::Balloon;
 use crate::device::virtio::block::{Backend, Block};
 use crate::device::virtio::mmio::{Transport, Wiring};
 use crate::device::virtio::net::{self, Net};
@@ -37,6 +38,7 @@ pub(crate) struct Wanted {
     pub vsock: Option<Vec<(u32, UnixStream)>>,
     pub rng: bool,
     pub net: Vec<PreparedNet>,
+    pub balloon: Option<u32>,
     pub console: Option<File>,
 }
 
@@ -87,7 +89,8 @@ pub(crate) fn create_irqchip(vm: &VmFd) -> Result<(), Error> {
     vm.enable_cap(&split).doing(Kind::UnfitKvm, doing)
 }
 
-/// Attaches the devices in the order in which the guest finds them: disks, images, vsock, rng, network.
+/// Attaches the devices in the order in which the guest finds them: disks, images, vsock, rng, network,
+/// balloon.
 pub(crate) fn attach(
     wanted: Wanted,
     vm: &Arc<VmFd>,
@@ -100,7 +103,8 @@ pub(crate) fn attach(
         + wanted.images.len()
         + wanted.net.len()
         + usize::from(wanted.vsock.is_some())
-        + usize::from(wanted.rng);
+        + usize::from(wanted.rng)
+        + usize::from(wanted.balloon.is_some());
     let pins = Pins::plan(virtio_count, serial);
     let ioapic = Ioapic::new(Arc::<VmFd>::clone(vm), pins.count, wanted.vcpus);
     let mut attaching = Attaching {
@@ -138,6 +142,9 @@ pub(crate) fn attach(
         let spec = Net::spec(address, tap.splits_udp);
         let backend = net::Backend::new(tap.file);
         attaching.virtio(spec, |events| Box::new(Net::new(backend, address, gates, events)))?;
+    }
+    if let Some(target_mib) = wanted.balloon {
+        attaching.virtio(Balloon::spec(target_mib), |_| Box::new(Balloon::default()))?;
     }
     Ok(attaching.finish(serial))
 }

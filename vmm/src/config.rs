@@ -115,6 +115,8 @@ pub struct VmConfig {
     pub(crate) rng: bool,
     pub(crate) net: Vec<PreparedNet>,
     pub(crate) console: Option<File>,
+    /// How many MiB the guest shall do without.
+    pub(crate) balloon: Option<u32>,
 }
 
 impl TryFrom<Asked> for VmConfig {
@@ -135,6 +137,7 @@ impl TryFrom<Asked> for VmConfig {
             rng: asked.rng,
             net: (0..).zip(asked.net).map(|(index, net)| prepare(index, net)).collect::<Result<_, _>>()?,
             console: asked.console,
+            balloon: None,
         };
         config.check_device_count()?;
         Ok(config)
@@ -164,6 +167,20 @@ impl VmConfig {
         Ok(self)
     }
 
+    /// Adds a balloon: RAM that the guest has used and freed goes back to the host. The guest is asked to do
+    /// without `target_mib` from the start, and takes that back when it needs it.
+    ///
+    /// # Errors
+    /// `Config` for all the RAM there is, or too many devices.
+    pub fn with_balloon(mut self, target_mib: u32) -> Result<Self, Error> {
+        if self.ram_mib <= target_mib {
+            return Err(bad(&format!("a balloon of {target_mib} MiB in {} MiB of RAM", self.ram_mib)));
+        }
+        self.balloon = Some(target_mib);
+        self.check_device_count()?;
+        Ok(self)
+    }
+
     /// Limits how fast the guest may read and write disk `index`, both together.
     ///
     /// # Errors
@@ -188,7 +205,10 @@ impl VmConfig {
     }
 
     fn check_device_count(&self) -> Result<(), Error> {
-        let single = usize::from(self.vsock.is_some()) + usize::from(self.rng);
+        let single = [self.vsock.is_some(), self.rng, self.balloon.is_some()]
+            .into_iter()
+            .filter(|there| *there)
+            .count();
         let devices = self.disks.len() + self.images.len() + self.net.len() + single;
         if DEVICES_MAX < devices {
             return Err(bad(&format!("{devices} devices, at most {DEVICES_MAX} are possible")));
@@ -288,6 +308,9 @@ mod tests {
         let config = || VmConfig::try_from(asked()).unwrap();
         let empty = vec![tempfile::tempfile().unwrap()];
         assert!(config().with_pmem(empty).unwrap_err().to_string().contains("image 0 has 0 bytes"));
+        assert!(config().with_balloon(63).is_ok());
+        let err = config().with_balloon(64).unwrap_err();
+        assert!(err.to_string().contains("a balloon of 64 MiB in 64 MiB of RAM"), "{err}");
         let err = config().limit_disk(0, Limits::default()).unwrap_err();
         assert!(err.to_string().contains("limit disk 0: there is none"), "{err}");
         assert!(config().limit_net(1, Limits::default(), Limits::default()).is_err());

@@ -128,6 +128,7 @@ impl Machine<Cold> {
             vsock: config.vsock,
             rng: config.rng,
             net: config.net,
+            balloon: config.balloon,
             console: config.console,
         };
         let board = assembly::attach(wanted, &vm, &ram, &entropy)?;

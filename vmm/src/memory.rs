@@ -1,8 +1,8 @@
 //! Guest memory: its mappings, its KVM slots, and the doors from a guest's claim to bytes.
 #![expect(
     unsafe_code,
-    reason = "vm-memory cannot align an anonymous mapping to huge pages, and handing RAM to KVM is unsafe \
-              in kvm-ioctls"
+    reason = "vm-memory can neither align an anonymous mapping to huge pages nor give pages back, and handing \
+              RAM to KVM is unsafe in kvm-ioctls"
 )]
 
 use std::fs::File;
@@ -24,6 +24,7 @@ use crate::layout::Region;
 
 /// Transparent huge pages are this large on x86-64.
 const HUGE_PAGE: usize = 2 << 20;
+const PAGE: usize = 4096;
 
 const PROTECTION: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const FLAGS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
@@ -126,6 +127,24 @@ impl GuestRam {
         self.admit(claim).or_else(|bad| {
             self.images.get_slice(GuestAddress(claim.first), claim.len as usize).map_err(|_| bad)
         })
+    }
+
+    /// Gives the whole pages of a range back to the host: they read as zero from then on. How many bytes have
+    /// gone; none, if the host refuses.
+    pub(crate) fn release(&self, claim: Claimed) -> Result<u64, BadClaim> {
+        let slice = self.admit(claim)?;
+        let guard = slice.ptr_guard_mut();
+        let skip = guard.as_ptr().align_offset(PAGE);
+        let len = guard.len().saturating_sub(skip) / PAGE * PAGE;
+        if len == 0 {
+            return Ok(0);
+        }
+        // SAFETY: `skip` is below the length, as there is a page behind it.
+        let first = unsafe { guard.as_ptr().add(skip) };
+        // SAFETY: the range is inside a private, anonymous mapping of ours, which stays mapped; its bytes may
+        // change at any time, and all access to them is volatile.
+        let failed = unsafe { libc::madvise(first.cast(), len, libc::MADV_DONTNEED) } != 0;
+        Ok(if failed { 0 } else { len as u64 })
     }
 
     /// From a claim to bytes that may be read and written.

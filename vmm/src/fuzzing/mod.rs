@@ -24,7 +24,7 @@ use crate::memory::GuestRam;
 pub use block::block;
 pub use boot::{boot_tables, command_line, cpuid, initramfs, kernel};
 pub use net::net;
-pub use queues::{pmem, queue, rng};
+pub use queues::{balloon, pmem, queue, rng};
 pub use registers::{ioapic, mmio, serial};
 pub use vsock::{vsock_packets, vsock_queues};
 

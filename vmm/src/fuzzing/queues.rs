@@ -8,6 +8,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::input::Input;
 use super::ram;
+use crate::device::virtio::balloon::Balloon;
 use crate::device::virtio::pmem::Pmem;
 use crate::device::virtio::queue::{Drained, Rings};
 use crate::device::virtio::rng::Rng;
@@ -149,10 +150,10 @@ pub fn queue(bytes: &[u8]) {
     }
 }
 
-/// Serves a device without events on one queue.
-fn single_queue(bytes: &[u8], device: &mut dyn Device) {
+/// Serves a device without events, on queues of these sizes.
+fn serve(bytes: &[u8], sizes: &[u16], device: &mut dyn Device) {
     let mut input = Input::new(bytes);
-    let mut driver = Driver::new(&[8]);
+    let mut driver = Driver::new(sizes);
     while let Some(action) = input.next() {
         if action < 0xe0 {
             driver.act(action, &mut input);
@@ -169,9 +170,14 @@ fn single_queue(bytes: &[u8], device: &mut dyn Device) {
 }
 
 pub fn pmem(bytes: &[u8]) {
-    single_queue(bytes, &mut Pmem);
+    serve(bytes, &[8], &mut Pmem);
+}
+
+/// Rings and all may be given away: what is left reads as zero.
+pub fn balloon(bytes: &[u8]) {
+    serve(bytes, &[8, 8, 32], &mut Balloon::default());
 }
 
 pub fn rng(bytes: &[u8]) {
-    single_queue(bytes, &mut Rng::new(File::open("/dev/zero").unwrap()));
+    serve(bytes, &[8], &mut Rng::new(File::open("/dev/zero").unwrap()));
 }

@@ -13,6 +13,7 @@ use crate::bus::Window;
 use crate::device::ioapic::Pins;
 use crate::device::limit::Limits;
 use crate::device::serial::Serial;
+use crate::device::virtio::balloon::Balloon;
 use crate::device::virtio::block::{Backend, Block};
 use crate::device::virtio::mmio::{Transport, Wiring};
 use crate::device::virtio::net::{self, Address, Gates, Net};
@@ -87,13 +88,14 @@ pub fn mmio(bytes: &[u8]) {
 }
 
 fn device(kind: u8, socket: UnixStream, events: &Handle) -> (Spec, Box<dyn Device>) {
-    match kind % 6 {
+    match kind % 7 {
         0 | 1 => {
-            let block = Block::new(Backend::new(file(&[7; 4096]), 8, kind % 6 == 1, 0), Limits::default());
+            let block = Block::new(Backend::new(file(&[7; 4096]), 8, kind % 7 == 1, 0), Limits::default());
             (block.spec(), Box::new(block))
         }
         2 => (Rng::spec(), Box::new(Rng::new(File::open("/dev/zero").unwrap()))),
         3 => (Pmem::spec(Region { first: 4 << 30, size: 2 << 20 }), Box::new(Pmem)),
+        6 => (Balloon::spec(1), Box::new(Balloon::default())),
         4 => (Vsock::spec(), Box::new(Vsock::new(vec![(1024, socket)], events.clone()))),
         _ => {
             let address = Address { mac: [2, 0, 0, 0, 0, 1], mtu: Some(1500) };

@@ -24,11 +24,12 @@ enum Device {
     Vsock,
     Rng,
     Net,
+    Balloon,
 }
 
 /// How many kinds there are.
-const KINDS: usize = 5;
-const DEVICES: [Device; KINDS] = [D, P, V, R, N];
+const KINDS: usize = 6;
+const DEVICES: [Device; KINDS] = [D, P, V, R, N, B];
 
 /// What becomes of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ enum End {
     Goes,
 }
 
-use Device::{Disk as D, Net as N, Pmem as P, Rng as R, Vsock as V};
+use Device::{Balloon as B, Disk as D, Net as N, Pmem as P, Rng as R, Vsock as V};
 use End::{Goes, Lost};
 
 impl Device {
@@ -76,6 +77,7 @@ impl Device {
             P => pmem.push(file),
             V => asked.vsock = Some(Vsock { ports: vec![VsockPort { port: 1024, stream }] }),
             R => asked.rng = true,
+            B => (),
             // It is down, and gone with the machine.
             N => {
                 let tap = open_tap("hull%d").unwrap();
@@ -83,6 +85,7 @@ impl Device {
             }
         }
         let config = VmConfig::try_from(asked).unwrap().with_pmem(pmem).unwrap();
+        let config = if self == B { config.with_balloon(0).unwrap() } else { config };
         Machine::new(config).unwrap().load().unwrap().boot().unwrap().wait()
     }
 }
@@ -172,9 +175,13 @@ fn buffers_of_odd_places_and_lengths() {
         guest.data(RINGS, &[0xff; 8]);
     });
     // A disk and persistent memory need room for an answer; the others take what there is.
-    check_ring("no bytes", [Lost, Lost, Goes, Goes, Lost], |device, guest| one(device, guest, BUFFER, 0));
-    check_ring("4 GiB", [Lost, Lost, Goes, Goes, Lost], |device, guest| one(device, guest, BUFFER, u32::MAX));
-    check_ring("the wrong direction", [Lost, Lost, Goes, Goes, Lost], |device, guest| {
+    check_ring("no bytes", [Lost, Lost, Goes, Goes, Lost, Goes], |device, guest| {
+        one(device, guest, BUFFER, 0)
+    });
+    check_ring("4 GiB", [Lost, Lost, Goes, Goes, Lost, Goes], |device, guest| {
+        one(device, guest, BUFFER, u32::MAX)
+    });
+    check_ring("the wrong direction", [Lost, Lost, Goes, Goes, Lost, Goes], |device, guest| {
         guest.descriptor(RINGS, 0, (BUFFER, 64, device.flags() ^ WRITE, 0));
         guest.available(RINGS, &[0]);
     });

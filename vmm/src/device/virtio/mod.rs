@@ -1,6 +1,7 @@
 //! Virtio devices (virtio 1.2). A device sees queues and guest RAM; the transport sees registers.
 #![forbid(unsafe_code)]
 
+pub(crate) mod balloon;
 pub(crate) mod block;
 pub(crate) mod mmio;
 pub(crate) mod net;

@@ -159,6 +159,11 @@ impl Buffers {
         self.0.iter().map(|claim| ram.admit_for_syscall(*claim)).collect()
     }
 
+    /// Gives the pages back to the host; how many bytes have gone.
+    pub(crate) fn release(&self, ram: &GuestRam) -> Result<u64, BadClaim> {
+        self.0.iter().map(|claim| ram.release(*claim)).sum()
+    }
+
     /// Copies out to `bytes`, which must not be longer than what is left; uses it up.
     pub(crate) fn read(&mut self, ram: &GuestRam, bytes: &mut [u8]) -> Result<(), BadClaim> {
         let mut done = 0;

@@ -28,6 +28,8 @@ pub struct PodSpec {
 impl PodSpec {
     /// Most apps in one pod.
     pub const APPS_MAX: usize = 256;
+    /// Most volumes in one pod.
+    pub const VOLUMES_MAX: usize = 128;
 }
 
 /// Files that outlive an app's root, or come from outside of it.
@@ -160,6 +162,9 @@ pub struct AppSpec {
 }
 
 impl AppSpec {
+    /// Most mounts of one app.
+    pub const MOUNTS_MAX: usize = 128;
+
     /// An app of user 0 without rights, limits, mounts or events.
     pub fn new(name: &str, image: ImageSource, exec: &[&str], streams: StandardStreams) -> Self {
         Self {

@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat, mknodat};
 
 /// Most directories that one path may make: `PATH_MAX` over two bytes a name.
 const DEPTH_MAX: usize = 2048;
@@ -84,6 +84,20 @@ impl Root {
             so_far.push('/');
         }
         Ok(dir)
+    }
+
+    /// Opens the file `path`, a device node included, and makes an empty one if it is missing.
+    pub(crate) fn make_file(&self, path: &str) -> nix::Result<OwnedFd> {
+        match self.follow(path, OFlag::O_PATH) {
+            Err(Errno::ENOENT) => (),
+            Ok(found) if is_directory(&fstat(&found)?) => return Err(Errno::EISDIR),
+            other => return other,
+        }
+        let (parent, name) = path.rsplit_once('/').ok_or(Errno::EINVAL)?;
+        let dir = self.make_directories(if parent.is_empty() { "/" } else { parent })?;
+        // A link to nowhere is not followed: it would be somebody else's choice where the file is.
+        mknodat(&dir, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)?;
+        self.follow(path, OFlag::O_PATH | OFlag::O_NOFOLLOW)
     }
 
     /// The first bytes of a regular file; none if it cannot be read.

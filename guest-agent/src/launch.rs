@@ -30,7 +30,7 @@ use crate::inside::{Root, is_directory};
 use crate::machine::Machine;
 use crate::root::{AppDir, Furniture};
 use crate::streams::AppSide;
-use crate::{Error, capabilities, environment, limits, passwd, processes, program, root, sys};
+use crate::{Error, capabilities, environment, limits, passwd, processes, program, root, sys, volumes};
 
 /// Longest reason that a child gives, in bytes; with its namespace it fits in a pipe without waiting.
 const REASON_MAX: usize = 3072;
@@ -241,7 +241,8 @@ fn become_app(with: &Launch<'_>, report: &io::PipeWriter, go: io::PipeReader) ->
             };
             // Nodes and directories get the modes they are made with.
             umask(Mode::empty());
-            root::furnish(dir, furniture)?;
+            let root = root::furnish(dir, furniture)?;
+            volumes::mount_all(&root, app, &with.pod.volumes)?;
             let inside = root::enter(dir)?;
             show(namespace, report, go).doing(AgentFault::Machine, machine("show the app's namespaces"))?;
             inside

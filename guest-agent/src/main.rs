@@ -13,6 +13,7 @@
 mod app;
 mod capabilities;
 mod cgroup;
+mod copy_up;
 mod environment;
 mod exec;
 mod identity;
@@ -29,6 +30,7 @@ mod root;
 mod streams;
 mod supervisor;
 mod sys;
+mod volumes;
 
 use std::io::{self, stdin};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd};

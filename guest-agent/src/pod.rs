@@ -24,7 +24,7 @@ use crate::link::{Link, Lost};
 use crate::machine::Machine;
 use crate::streams::Streams;
 use crate::supervisor::{Action, Event, Supervisor};
-use crate::{Error, limits, processes, sys};
+use crate::{Error, limits, processes, sys, volumes};
 
 /// Longest app name, in bytes: it becomes the name of a directory.
 const NAME_MAX: usize = 255;
@@ -59,7 +59,11 @@ enum Ready {
 /// Stage1 is gone, or cannot be trusted.
 pub(crate) fn run(machine: Machine, cgroup: Option<&PodCgroup>, link: &mut Link) -> Result<(), Lost> {
     let spec = wait_for_start(link)?;
-    if let Err(why) = machine.name(&spec.hostname).and_then(|()| limits::set_sysctls(machine, &spec)) {
+    let prepared = machine
+        .name(&spec.hostname)
+        .and_then(|()| limits::set_sysctls(machine, &spec))
+        .and_then(|()| volumes::make_all(&spec.volumes));
+    if let Err(why) = prepared {
         link.say(&FromAgent::Failed { app: None, fault: *why.kind(), text: chain(&why) });
         return Ok(());
     }
@@ -111,6 +115,11 @@ fn check(spec: &PodSpec) -> Result<(), Violation> {
     let refuse = |why: &str| Err(Violation(why.into()));
     if spec.apps.is_empty() || spec.apps.len() > PodSpec::APPS_MAX {
         return refuse("a pod without apps, or with too many");
+    }
+    if spec.volumes.len() > PodSpec::VOLUMES_MAX
+        || spec.apps.iter().any(|app| app.mounts.len() > AppSpec::MOUNTS_MAX)
+    {
+        return refuse("too many volumes or mounts");
     }
     let (mut names, mut channels) = (BTreeSet::new(), BTreeSet::from([CONTROL_CHANNEL]));
     for app in &spec.apps {

@@ -18,8 +18,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, mkdirat, mknodat};
 use nix::unistd::{UnlinkatFlags, chdir, pivot_root, symlinkat, unlinkat, write};
 
-use crate::Error;
 use crate::inside::{Place, Root, is_directory, is_regular};
+use crate::{Error, volumes};
 
 /// Holds the shared memory of the pod's apps, in the agent's working directory.
 pub(crate) const SHARED_MEMORY: &str = "shm";
@@ -147,9 +147,10 @@ pub(crate) struct Furniture<'a> {
 
 /// Mounts and writes what the image cannot bring. Call it in a mount namespace of the app's own.
 pub(crate) fn furnish(dir: &AppDir, with: Furniture<'_>) -> Result<Root, Error> {
-    // Nothing that follows may reach the namespace this one was copied from.
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+    // Nothing that follows may reach the namespace this one was copied from; what the host mounts in a volume
+    // later comes in.
+    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
         .doing(AgentFault::Machine, || "keep the app's mounts private".into())?;
     let root = Root::open(&dir.join("rootfs")).doing(AgentFault::Machine, || "open the app's root".into())?;
     let on = |name: &'static str| move || format!("mount /{name} in the app's root");
@@ -329,9 +330,9 @@ pub(crate) fn make_read_only() -> nix::Result<()> {
 
 /// Makes the directories that apps are assembled in, in the working directory.
 pub(crate) fn lay_out() -> io::Result<()> {
-    for name in ["apps", "images", SHARED_MEMORY] {
+    for name in ["apps", "images", volumes::HERE, SHARED_MEMORY] {
         match fs::DirBuilder::new().mode(0o755).create(name) {
-            // Stage1 may have mounted images there.
+            // Stage1 may have mounted images and volumes there.
             Err(why) if why.kind() == io::ErrorKind::AlreadyExists => (),
             other => other?,
         }

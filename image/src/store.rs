@@ -50,6 +50,7 @@ pub struct Store {
 #[derive(Clone, Debug)]
 pub struct Image {
     pub id: ImageId,
+    pub kind: ImageKind,
     /// The name it came by, for people: `busybox:latest`, `coreos.com/etcd:v3.1.0`.
     pub name: String,
     /// The file system of the image. Its length is a multiple of 2 MiB, so that it can be mapped as
@@ -221,7 +222,7 @@ impl Store {
 
     pub(crate) fn image(&self, record: ImageRecord) -> Image {
         let erofs = self.erofs_of(&record);
-        Image { id: record.id, name: record.name, erofs, config: record.config }
+        Image { id: record.id, kind: record.kind, name: record.name, erofs, config: record.config }
     }
 
     /// The ids of all records, readable or not, in the order of their bytes.

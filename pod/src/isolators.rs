@@ -180,10 +180,19 @@ fn limit(value: &Value) -> Result<u64, String> {
 }
 
 fn whole_limit(value: &Value) -> Result<u64, String> {
-    match limit(value)? {
+    whole(limit(value)?)
+}
+
+fn whole(thousandths: u64) -> Result<u64, String> {
+    match thousandths {
         0 => Err("a limit of 0 leaves nothing".into()),
         thousandths => Ok(thousandths.div_ceil(1000)),
     }
+}
+
+/// A number of bytes as limits have it: `16Mi`.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    whole(quantity(text)?)
 }
 
 /// A number with a suffix of the decimal or the binary kind, in thousandths rounded up (Kubernetes'

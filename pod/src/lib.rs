@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod pods;
 mod seccomp;
 pub mod verdict;
+pub mod volumes;
 pub mod wire;
 
 pub use contract::{Contract, Flavour, Waived};

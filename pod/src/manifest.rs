@@ -11,6 +11,10 @@ pub const STOP_SIGNAL: &str = "hull/stop-signal";
 /// The annotation that says when an app is started again, in the words of `--restart`.
 pub const RESTART: &str = "hull/restart";
 
+/// The annotation that says `true` where an empty volume begins with what the image has at its mount point, as
+/// Docker has it.
+pub const COPY_UP: &str = "hull/copy-up";
+
 /// A pod: its apps and what they share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -207,6 +211,9 @@ pub enum VolumeKind {
         uid: Option<u32>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         gid: Option<u32>,
+        /// Most that fits in, `64Mi`; beyond appc.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<String>,
     },
     /// A file, directory or device node of the host's.
     Host {

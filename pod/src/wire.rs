@@ -1,12 +1,15 @@
 //! Manifest and contract become what the agent is told.
 
 use hull_agent_protocol::TerminalSize;
-use hull_agent_protocol::{AppSpec, ImageSource, PodSpec, Restart, StandardStreams};
+use hull_agent_protocol::{
+    AppSpec, ImageSource, PodSpec, Restart, StandardStreams, VolumeSource, VolumeSpec,
+};
 use nix::sys::signal::Signal;
 
 use crate::isolators::{self, Capabilities, Isolated, Seccomp, Strictness};
 use crate::manifest::{Event, RESTART, RuntimeApp, STOP_SIGNAL};
 use crate::seccomp::Filter;
+use crate::volumes::{self, Used};
 use crate::{Contract, Error, Flavour, Kind, Manifest};
 
 /// What an app may do as root: rkt's default set without [`DEVICE_MAKER`].
@@ -30,18 +33,26 @@ pub const DEFAULT_CAPABILITIES: &[&str] = &[
 /// would open any disk of the host.
 pub const DEVICE_MAKER: &str = "CAP_MKNOD";
 
-/// Builds the agent's orders. `image` says where the agent finds the root of app number n; `terminal`
-/// is the size of the user's terminal in an interactive pod.
+/// Where the agent of a stage1 finds what stage1 brings.
+pub trait Places {
+    /// The read-only root of app number `index`.
+    fn image(&self, index: usize) -> ImageSource;
+
+    /// Volume number `index` of [`volumes::Volumes::used`], which is one of the host's.
+    fn volume(&self, index: usize, volume: &Used) -> VolumeSource;
+}
+
+/// Builds the agent's orders. `terminal` is the size of the user's terminal in an interactive pod.
 ///
 /// # Errors
-/// A stop signal that no signal has for a name, or an isolator that cannot be applied.
+/// A stop signal that no signal has for a name, an isolator that cannot be applied, or a volume that is none.
 pub fn pod_spec(
     manifest: &Manifest,
     contract: &Contract,
-    image: impl Fn(usize) -> ImageSource,
+    places: &dyn Places,
     terminal: TerminalSize,
 ) -> Result<PodSpec, Error> {
-    build(manifest, contract, image, terminal).map(|(spec, _)| spec)
+    build(manifest, contract, places, terminal).map(|(spec, _)| spec)
 }
 
 /// Finds out whether [`pod_spec`] will succeed, and gives what the user should know about the pod.
@@ -49,33 +60,52 @@ pub fn pod_spec(
 /// # Errors
 /// As [`pod_spec`].
 pub fn check(manifest: &Manifest, contract: &Contract) -> Result<Vec<String>, Error> {
-    let image = |_| ImageSource::Mounted { path: String::new() };
-    build(manifest, contract, image, TerminalSize { rows: 0, columns: 0 }).map(|(_, warnings)| warnings)
+    build(manifest, contract, &Nowhere, TerminalSize { rows: 0, columns: 0 }).map(|(_, warnings)| warnings)
+}
+
+struct Nowhere;
+
+impl Places for Nowhere {
+    fn image(&self, _: usize) -> ImageSource {
+        ImageSource::Mounted { path: String::new() }
+    }
+
+    fn volume(&self, _: usize, _: &Used) -> VolumeSource {
+        VolumeSource::Mounted { path: String::new() }
+    }
 }
 
 fn build(
     manifest: &Manifest,
     contract: &Contract,
-    image: impl Fn(usize) -> ImageSource,
+    places: &dyn Places,
     terminal: TerminalSize,
 ) -> Result<(PodSpec, Vec<String>), Error> {
     let mut strictness = Strictness { lenient: contract.lenient, warnings: vec![] };
+    let volumes = volumes::resolve(manifest, contract.flavour)?;
+    let volume = |(index, used): (usize, &Used)| VolumeSpec {
+        name: used.name.clone(),
+        source: used.made_by_agent().unwrap_or_else(|| places.volume(index, used)),
+    };
     let mut spec = PodSpec {
         hostname: contract.hostname.clone(),
         hosts: contract.hosts.clone(),
         resolver: contract.resolver.clone(),
         lenient: contract.lenient,
         sysctls: isolators::of_pod(&manifest.isolators, &mut strictness)?,
+        volumes: volumes.used.iter().enumerate().map(volume).collect(),
         ..PodSpec::default()
     };
-    for (index, app) in manifest.apps.iter().enumerate() {
+    for ((index, app), mounts) in manifest.apps.iter().enumerate().zip(volumes.mounts) {
         let isolated = isolators::of_app(app.name.as_str(), &app.app.isolators, &mut strictness)?;
         let streams = streams(index, contract.interactive, terminal);
-        let mut words = app_spec(app, image(index), streams)?;
+        let mut words = app_spec(app, places.image(index), streams)?;
+        words.mounts = mounts;
         words.protect_paths = !contract.waived.paths;
         isolate(&mut words, isolated, contract, &mut spec.seccomp);
         spec.apps.push(words);
     }
+    strictness.warnings.extend(volumes.warnings);
     Ok((spec, strictness.warnings))
 }
 

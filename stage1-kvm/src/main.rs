@@ -7,8 +7,9 @@ mod plan;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use hull_agent_protocol::ImageSource;
+use hull_agent_protocol::{ImageSource, VolumeSource};
 use hull_errors::Doing;
+use hull_pod::volumes::Used;
 use hull_pod::{Flavour, Verdict, dir, wire};
 use hull_stage1::{Kind, Pod, Session, Signals, conclude, terminal};
 use hull_vmm::{Halt, Live, Machine};
@@ -29,7 +30,7 @@ fn run(pod: &Pod) -> Result<Verdict, Error> {
     let signals = Signals::take()?;
     let (link, agents_end) = UnixStream::pair().doing(Kind::Host, || "make the agent's link".into())?;
     let machine = boot(pod, agents_end)?;
-    let spec = wire::pod_spec(&pod.manifest, &pod.contract, image, terminal::size())
+    let spec = wire::pod_spec(&pod.manifest, &pod.contract, &Devices, terminal::size())
         .doing(Kind::Contract, || "tell the agent what to run".into())?;
     let mut session = Session::start(pod, &spec, link)?;
     let end = {
@@ -57,10 +58,18 @@ fn boot(pod: &Pod, agents_end: UnixStream) -> Result<Machine<Live>, Error> {
     machine.boot().doing(Kind::Host, doing)
 }
 
-/// The guest names its disks in the order in which it finds them, which is the order of the plan.
-fn image(index: usize) -> ImageSource {
-    let letter = char::from(b'a' + u8::try_from(index).expect("plan refuses more disks than letters"));
-    ImageSource::Device { path: format!("/dev/vd{letter}") }
+struct Devices;
+
+impl wire::Places for Devices {
+    /// The guest names its disks in the order in which it finds them, which is the order of the plan.
+    fn image(&self, index: usize) -> ImageSource {
+        let letter = char::from(b'a' + u8::try_from(index).expect("plan refuses more disks than letters"));
+        ImageSource::Device { path: format!("/dev/vd{letter}") }
+    }
+
+    fn volume(&self, index: usize, _: &Used) -> VolumeSource {
+        VolumeSource::Shared { tag: plan::tag(index), read_only: false }
+    }
 }
 
 fn why_it_ended(pod: &Pod, halt: Halt) -> String {

@@ -7,7 +7,9 @@ use std::os::unix::net::UnixStream;
 
 use hull_agent_protocol::AGENT_PORT;
 use hull_errors::Doing;
+use hull_pod::Flavour;
 use hull_pod::contract::Machine;
+use hull_pod::volumes::{self, Backing};
 use hull_stage1::{Kind, Pod};
 use hull_vmm::{Asked, Disk, InitramfsFile, VmConfig, Vsock, VsockPort};
 
@@ -22,6 +24,7 @@ const AGENT_ARGUMENTS: &str = "-- --machine=vm";
 pub(crate) fn plan(pod: &Pod, agents_end: UnixStream) -> Result<VmConfig, Error> {
     let contract = &pod.contract;
     let machine = machine(pod)?;
+    refuse_host_volumes(pod)?;
     if contract.roots.len() > APPS_MAX {
         let why = format!("a VM pod has at most {APPS_MAX} apps, not {}", contract.roots.len());
         return Err(Error::new(Kind::Contract, why));
@@ -48,6 +51,27 @@ pub(crate) fn plan(pod: &Pod, agents_end: UnixStream) -> Result<VmConfig, Error>
         console: console.doing(Kind::Host, || "use standard error as console".into())?.map(File::from),
     };
     VmConfig::try_from(asked).doing(Kind::Contract, || "plan the virtual machine".into())
+}
+
+/// What the guest mounts volume number n by.
+pub(crate) fn tag(index: usize) -> String {
+    format!("volume{index}")
+}
+
+fn refuse_host_volumes(pod: &Pod) -> Result<(), Error> {
+    let volumes = volumes::resolve(&pod.manifest, Flavour::Kvm)
+        .doing(Kind::Contract, || "find out which volumes the pod has".into())?;
+    match volumes.used.iter().find(|used| matches!(used.kind, Backing::Host(_))) {
+        None => Ok(()),
+        Some(used) => Err(Error::new(
+            Kind::Host,
+            format!(
+                "volume {} is the host's, and VMs of this version have no way to it; use kind=empty, or \
+                 --stage1=nspawn",
+                used.name
+            ),
+        )),
+    }
 }
 
 pub(crate) fn kernel(pod: &Pod) -> String {

@@ -11,8 +11,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 
-use hull_agent_protocol::ImageSource;
+use hull_agent_protocol::{ImageSource, VolumeSource};
 use hull_errors::{Doing, chain};
+use hull_pod::volumes::Used;
 use hull_pod::{Flavour, Verdict, dir, wire};
 use hull_stage1::{Kind, Pod, Session, Signals, conclude, terminal};
 
@@ -49,8 +50,7 @@ fn run(pod: &Pod) -> Result<Verdict, Error> {
 
 fn converse(pod: &Pod, signals: &Signals, cgroup: Option<&Path>) -> Result<Verdict, Error> {
     let (link, agents_end) = UnixStream::pair().doing(Kind::Host, || "make the agent's link".into())?;
-    let image = |index| ImageSource::Mounted { path: world::image(index) };
-    let spec = wire::pod_spec(&pod.manifest, &pod.contract, image, terminal::size())
+    let spec = wire::pod_spec(&pod.manifest, &pod.contract, &InTheWorld, terminal::size())
         .doing(Kind::Contract, || "tell the agent what to run".into())?;
     let mut agent = Agent::start(pod, agents_end, cgroup)?;
     dir::write(&pod.path, dir::PID, agent.pid().to_string().as_bytes())
@@ -61,4 +61,17 @@ fn converse(pod: &Pod, signals: &Signals, cgroup: Option<&Path>) -> Result<Verdi
         session.run(signals)?
     };
     session.conclude(end, || agent.why_it_ended())
+}
+
+/// Everything is mounted before the agent starts.
+struct InTheWorld;
+
+impl wire::Places for InTheWorld {
+    fn image(&self, index: usize) -> ImageSource {
+        ImageSource::Mounted { path: world::image(index) }
+    }
+
+    fn volume(&self, index: usize, _: &Used) -> VolumeSource {
+        VolumeSource::Mounted { path: world::volume(index) }
+    }
 }

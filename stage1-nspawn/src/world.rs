@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use hull_errors::Doing;
 use hull_pod::Flavour;
+use hull_pod::volumes::{self, Backing};
+use hull_stage1::volumes::HostVolume;
 use hull_stage1::{Kind, Pod};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -25,6 +27,11 @@ const WORLD: &str = "world";
 /// Where the agent finds the image of app number n, relative to its base.
 pub(crate) fn image(index: usize) -> String {
     format!("images/{index}")
+}
+
+/// The same of volume number n.
+pub(crate) fn volume(index: usize) -> String {
+    format!("volumes/{index}")
 }
 
 /// What the agent is told about the world it starts in.
@@ -78,6 +85,7 @@ fn furnish(pod: &Pod, base: &Path) -> Result<(), Error> {
         make_dir(base)?;
         mount_new("tmpfs", base, MsFlags::MS_NODEV | MsFlags::MS_NOSUID, "mode=755")?;
         make_dir(&base.join("images"))?;
+        make_dir(&base.join("volumes"))?;
         let agent = base.join(AGENT.trim_start_matches('/'));
         fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(&agent)?;
         bind_read_only(&contract.agent, &agent)
@@ -90,6 +98,19 @@ fn furnish(pod: &Pod, base: &Path) -> Result<(), Error> {
         make_dir(&target)
             .and_then(|()| mount_image(root, &target))
             .doing(Kind::Host, || format!("mount image {}", root.display()))?;
+    }
+    mount_volumes(pod, base)
+}
+
+/// Brings the volumes of the host's in; the agent makes the others.
+fn mount_volumes(pod: &Pod, base: &Path) -> Result<(), Error> {
+    let flavour = pod.contract.flavour;
+    let volumes = volumes::resolve(&pod.manifest, flavour)
+        .doing(Kind::Contract, || "find out which volumes the pod has".into())?;
+    for (index, used) in volumes.used.iter().enumerate() {
+        if let Backing::Host(source) = &used.kind {
+            HostVolume::open(&used.name, source)?.mount(&base.join(volume(index)), flavour)?;
+        }
     }
     Ok(())
 }

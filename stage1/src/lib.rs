@@ -11,6 +11,7 @@ pub mod session;
 pub mod signals;
 mod sys;
 pub mod terminal;
+pub mod volumes;
 
 pub use pod::Pod;
 pub use session::{End, Session};

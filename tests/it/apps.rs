@@ -181,7 +181,7 @@ pub(crate) fn a_pod_is_made_of_a_manifest(flavour: Flavour) {
         std::fs::write(file.path(), manifest.to_string()).expect("a temporary file");
         hull.hull(&["run", flavour.option(), &option]).failure(words);
     };
-    wrong(|pod| pod["volumes"] = json!([{ "name": "v", "kind": "empty" }]), &["volumes"]);
+    wrong(|pod| pod["volumes"] = json!([{ "name": "v", "kind": "nfs" }]), &[&path]);
     wrong(|pod| pod["apps"][0]["image"]["id"] = json!("sha512-0000"), &["sha512-0000"]);
     wrong(|pod| pod["apps"] = json!([]), &["1 to 26 apps"]);
     wrong(|pod| *pod = json!([]), &[&path]);

@@ -20,6 +20,7 @@ mod signed;
 mod space;
 mod store;
 mod trust;
+mod volumes;
 mod web;
 
 /// Runs each case on each flavour.

@@ -12,9 +12,9 @@ use tempfile::TempDir;
 
 /// busybox applets that the standard image links.
 const APPLETS: &[&str] = &[
-    "cat", "chroot", "dd", "echo", "env", "false", "grep", "head", "hostname", "id", "kill", "ls", "md5sum",
-    "mkdir", "mknod", "mount", "nohup", "ps", "pwd", "readlink", "seq", "sh", "sleep", "stat", "stty",
-    "sync", "touch", "tr", "true", "tty", "umount", "wc", "yes",
+    "cat", "chmod", "chown", "chroot", "cp", "dd", "echo", "env", "false", "grep", "head", "hostname", "id",
+    "kill", "ln", "ls", "md5sum", "mkdir", "mknod", "mount", "mv", "nohup", "ps", "pwd", "readlink", "rm",
+    "seq", "sh", "sleep", "stat", "stty", "sync", "touch", "tr", "true", "tty", "umount", "wc", "yes",
 ];
 
 /// An image on disk. The directory goes with it.

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueHint};
 use hull_pod::AppName;
-use hull_pod::manifest::Isolator;
+use hull_pod::manifest::{Isolator, Mount};
 use serde_json::json;
 
 use super::values::{absolute, pair, restart, seccomp};
+use super::volumes::mount;
 
 /// One app as it was asked for.
 #[derive(Debug)]
@@ -82,6 +83,10 @@ pub(crate) struct AppFlags {
     /// Whom the kernel ends first where memory is short, -1000 to 1000
     #[arg(long, value_name = "SCORE", allow_hyphen_values = true, value_parser = clap::value_parser!(i32).range(-1000..=1000))]
     pub(crate) oom_score_adj: Option<i32>,
+    /// Mount one of the pod's volumes in the app: volume=NAME,target=PATH; before the first of several images, in
+    /// every app
+    #[arg(long, value_name = "MOUNT", value_parser = mount)]
+    pub(crate) mount: Vec<Mount>,
     /// Let the app write to nothing of its root
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true"

@@ -93,7 +93,7 @@ fn parse_pod(words: &[OsString], place: usize, cli: &Command, name: &str) -> Res
 enum Owner {
     Pod,
     App,
-    /// hull's own, which may stand anywhere.
+    /// hull's own, or the pod's where nothing else can be meant: it may stand anywhere.
     Global,
 }
 
@@ -117,7 +117,8 @@ impl Options {
             let Some(long) = arg.get_long() else { continue };
             let owner = match long {
                 long if is_apps(long) => Owner::App,
-                "help" => Owner::Global,
+                // Whoever describes a volume beside the app that mounts it has said enough.
+                "help" | "volume" => Owner::Global,
                 _ if arg.is_global_set() => Owner::Global,
                 _ => Owner::Pod,
             };
@@ -145,7 +146,7 @@ impl Options {
 }
 
 /// One option with its value, as typed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Typed {
     name: String,
     words: Vec<String>,
@@ -220,7 +221,14 @@ impl Sorted {
         sorted.settle(early, late)
     }
 
-    fn settle(mut self, early: Vec<Typed>, late: Option<String>) -> Result<Self, String> {
+    fn settle(mut self, mut early: Vec<Typed>, late: Option<String>) -> Result<Self, String> {
+        if self.apps.len() > 1 {
+            // In every app, and first: what is said of one app wins.
+            let of_all: Vec<Typed> = early.extract_if(.., |typed| typed.name == "mount").collect();
+            for app in &mut self.apps {
+                app.options.splice(0..0, of_all.iter().cloned());
+            }
+        }
         match (self.apps.as_mut_slice(), early.first(), late) {
             ([app], ..) => {
                 app.options.splice(0..0, early);

@@ -10,6 +10,7 @@ pub(crate) mod names;
 pub(crate) mod pod;
 pub(crate) mod trust;
 pub(crate) mod values;
+mod volumes;
 
 use std::path::PathBuf;
 

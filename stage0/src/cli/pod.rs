@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
+use hull_pod::manifest::Volume;
 use hull_pod::{AppName, Flavour};
 
 use super::Format;
@@ -11,6 +12,7 @@ use super::app::{AppFlags, AppWish};
 use super::fetch::FetchWishes;
 use super::names::NameArgs;
 use super::values::{Wait, hostname, no_network, pair, since, wait};
+use super::volumes::volume;
 use crate::complete::{any_image, any_pod, idle_pod, prepared_pod};
 
 #[derive(Debug, Args)]
@@ -78,10 +80,14 @@ pub(crate) struct PodArgs {
     /// Pass on hull's own environment where nothing else sets a variable
     #[arg(long)]
     pub(crate) inherit_env: bool,
+    /// A volume of the pod: NAME,kind=host,source=PATH[,readOnly=BOOL][,recursive=BOOL], or
+    /// NAME,kind=empty[,size=SIZE][,mode=MODE][,uid=UID][,gid=GID]
+    #[arg(long, value_name = "VOLUME", value_parser = volume)]
+    pub(crate) volume: Vec<Volume>,
     /// Make the pod that an appc pod manifest describes, of images in the store
     #[arg(
         long, value_name = "FILE", value_hint = ValueHint::FilePath,
-        conflicts_with_all = ["images", "set_env", "set_env_file", "inherit_env"]
+        conflicts_with_all = ["images", "set_env", "set_env_file", "inherit_env", "volume"]
     )]
     pub(crate) pod_manifest: Option<PathBuf>,
     #[command(flatten)]

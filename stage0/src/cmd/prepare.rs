@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use hull_errors::Doing;
-use hull_image::{Image, PullPolicy, Store};
+use hull_image::{Image, ImageKind, PullPolicy, Store};
 use hull_pod::contract::{self, Machine};
 use hull_pod::dir::{CONTRACT, MANIFEST};
 use hull_pod::manifest::{
-    App, Event, EventHandler, Isolator, MountPoint, NameValue, Port, RESTART, RuntimeApp, RuntimeImage,
-    STOP_SIGNAL,
+    App, COPY_UP, Event, EventHandler, Isolator, MountPoint, NameValue, Port, RESTART, RuntimeApp,
+    RuntimeImage, STOP_SIGNAL,
 };
 use hull_pod::wire;
 use hull_pod::{AppName, Contract, Flavour, Manifest, PodDir, PodId, Prepared, Preparing};
@@ -123,7 +123,7 @@ fn asked_for(args: &PodArgs, host: &Host, store: &Store) -> Result<(Manifest, Ve
         apps.push(runtime_app(wish, &of_pod, &image)?);
         roots.push(image.erofs);
     }
-    Ok((Manifest::new(apps), roots))
+    Ok((Manifest { volumes: args.volume.clone(), ..Manifest::new(apps) }, roots))
 }
 
 /// The pod of a manifest, likewise. Its images are in the store, or nowhere.
@@ -147,19 +147,11 @@ fn described(
 
 /// What a manifest may ask for and no pod of this version would get.
 fn check_honoured(manifest: &Manifest) -> Result<(), Error> {
-    let any = |what: fn(&RuntimeApp) -> bool| manifest.apps.iter().any(what);
-    let asked = [
-        ("volumes", !manifest.volumes.is_empty() || any(|app| !app.mounts.is_empty())),
-        ("ports", !manifest.ports.is_empty()),
-    ];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        None => Ok(()),
-        Some((what, _)) => {
-            let text =
-                format!("use the pod manifest: {what} in a manifest are not carried out by this version");
-            Err(Error::new(Kind::User, text))
-        }
+    if manifest.ports.is_empty() {
+        return Ok(());
     }
+    let text = "use the pod manifest: ports in a manifest are not carried out by this version";
+    Err(Error::new(Kind::User, text))
 }
 
 /// What must hold for the apps together.
@@ -234,6 +226,7 @@ fn runtime_app(wish: &AppWish, of_pod: &PodEnvironment, image: &Image) -> Result
     let mut annotations = stop_signal(image.config.stop_signal.as_deref())?;
     annotations
         .extend(flags.restart.iter().map(|when| NameValue { name: RESTART.into(), value: when.clone() }));
+    annotations.extend(copy_up(image));
     annotations.extend(named(flags.annotation.clone()));
     let mut app = App {
         exec: exec(wish, image),
@@ -256,9 +249,15 @@ fn runtime_app(wish: &AppWish, of_pod: &PodEnvironment, image: &Image) -> Result
         },
         app,
         read_only_root_fs: flags.readonly_rootfs.unwrap_or(false),
-        mounts: vec![],
+        mounts: flags.mount.clone(),
         annotations,
     })
+}
+
+/// Images of Docker and OCI expect an empty volume to begin with what they have in its place.
+fn copy_up(image: &Image) -> Option<NameValue> {
+    let is_dockers = image.kind != ImageKind::Aci && !image.config.mount_points.is_empty();
+    is_dockers.then(|| NameValue { name: COPY_UP.into(), value: "true".into() })
 }
 
 /// What an image says about its app.

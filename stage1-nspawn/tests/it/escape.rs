@@ -61,7 +61,7 @@ fn the_agents_world_is_out_of_reach_and_small() {
     let root = std::fs::read_dir(format!("/proc/{}/root", rig.read("pid"))).unwrap();
     let mut names: Vec<_> = root.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names, ["apps", "dev", "hull-agent", "images", "proc", "shm", "sys"]);
+    assert_eq!(names, ["apps", "dev", "hull-agent", "images", "proc", "shm", "sys", "volumes"]);
     let mounts = std::fs::read_to_string(format!("/proc/{}/mountinfo", rig.read("pid"))).unwrap();
     assert!(!mounts.contains(rig.data.path().to_str().unwrap()), "{mounts}");
 }

@@ -24,6 +24,7 @@ use crate::device::virtio::{Device, Spec};
 use crate::error::{Error, Kind};
 use crate::events::{Events, Handle, Woken};
 use crate::irq::Ioapic;
+use crate::journal::Journal;
 use crate::layout::{
     IDENTITY_MAP, IOAPIC, Region, SERIAL_PIN, SERIAL_PORT, SERIAL_PORTS, TSS, virtio_window,
 };
@@ -107,6 +108,7 @@ pub(crate) fn attach(
         + usize::from(wanted.balloon.is_some());
     let pins = Pins::plan(virtio_count, serial);
     let ioapic = Ioapic::new(Arc::<VmFd>::clone(vm), pins.count, wanted.vcpus);
+    let debug = wanted.console.as_ref().map(File::try_clone).transpose();
     let mut attaching = Attaching {
         ioapic,
         ram,
@@ -116,7 +118,7 @@ pub(crate) fn attach(
         pio: BusBuilder::default(),
         devices: Vec::new(),
         mmio_devices: Vec::new(),
-        debug: wanted.console.as_ref().map(File::try_clone).transpose().doing(Kind::Host, doing)?,
+        journal: Arc::new(Journal::new(debug.doing(Kind::Host, doing)?)),
     };
     attaching.ioapic();
     if let Some(console) = wanted.console {
@@ -126,25 +128,25 @@ pub(crate) fn attach(
         let backend = Backend::new(disk.file, disk.sectors, disk.read_only, index);
         let block = Block::new(backend, disk.limits);
         let spec = block.spec();
-        attaching.virtio(spec, |_| Box::new(block))?;
+        attaching.virtio(spec, |_| Box::new(block));
     }
     for region in wanted.images {
-        attaching.virtio(Pmem::spec(region), |_| Box::new(Pmem))?;
+        attaching.virtio(Pmem::spec(region), |_| Box::new(Pmem));
     }
     if let Some(ports) = wanted.vsock {
-        attaching.virtio(Vsock::spec(), |events| Box::new(Vsock::new(ports, events)))?;
+        attaching.virtio(Vsock::spec(), |events| Box::new(Vsock::new(ports, events)));
     }
     if wanted.rng {
         let source = entropy.try_clone().doing(Kind::Host, || "share /dev/urandom".to_owned())?;
-        attaching.virtio(Rng::spec(), |_| Box::new(Rng::new(source)))?;
+        attaching.virtio(Rng::spec(), |_| Box::new(Rng::new(source)));
     }
     for PreparedNet { tap, address, gates } in wanted.net {
         let spec = Net::spec(address, tap.splits_udp);
         let backend = net::Backend::new(tap.file);
-        attaching.virtio(spec, |events| Box::new(Net::new(backend, address, gates, events)))?;
+        attaching.virtio(spec, |events| Box::new(Net::new(backend, address, gates, events)));
     }
     if let Some(target_mib) = wanted.balloon {
-        attaching.virtio(Balloon::spec(target_mib), |_| Box::new(Balloon::default()))?;
+        attaching.virtio(Balloon::spec(target_mib), |_| Box::new(Balloon::default()));
     }
     Ok(attaching.finish(serial))
 }
@@ -179,8 +181,8 @@ struct Attaching<'a> {
     pio: BusBuilder,
     devices: Vec<Arc<Mutex<dyn Woken>>>,
     mmio_devices: Vec<MmioDevice>,
-    /// Where devices say why they were lost: the console.
-    debug: Option<File>,
+    /// What devices say goes to the console.
+    journal: Arc<Journal>,
 }
 
 /// The layout has no overlaps: it is proven when it is compiled.
@@ -197,20 +199,18 @@ impl Attaching<'_> {
         self.pio.claim(ports, Arc::new(Mutex::new(serial))).expect(DISJOINT);
     }
 
-    fn virtio(&mut self, spec: Spec, device: impl FnOnce(Handle) -> Box<dyn Device>) -> Result<(), Error> {
+    fn virtio(&mut self, spec: Spec, device: impl FnOnce(Handle) -> Box<dyn Device>) {
         let index = self.devices.len();
         let (window, pin) = (virtio_window(index), self.pins.virtio[index]);
         let number = u8::try_from(index).expect("the configuration limits the devices");
         let events = self.events.handle(number);
         let device = device(events.clone());
-        let debug = self.debug.as_ref().map(File::try_clone).transpose();
-        let debug = debug.doing(Kind::Host, || "share the console".to_owned())?;
-        let wiring = Wiring { ram: Arc::clone(self.ram), irq: self.ioapic.line(pin), events, debug };
+        let journal = Arc::clone(&self.journal);
+        let wiring = Wiring { ram: Arc::clone(self.ram), irq: self.ioapic.line(pin), events, journal };
         let transport = Arc::new(Mutex::new(Transport::new(spec, device, wiring)));
         self.mmio.claim(window, Arc::clone(&transport) as _).expect(DISJOINT);
         self.devices.push(transport);
         self.mmio_devices.push(MmioDevice { window, pin });
-        Ok(())
     }
 
     fn finish(self, serial: bool) -> Board {

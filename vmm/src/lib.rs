@@ -17,6 +17,7 @@ mod events;
 #[doc(hidden)]
 pub mod fuzzing;
 mod irq;
+mod journal;
 mod layout;
 mod machine;
 mod memory;

@@ -22,6 +22,7 @@ use crate::device::virtio::rng::Rng;
 use crate::device::virtio::vsock::Vsock;
 use crate::device::virtio::{Device, Spec, Wake};
 use crate::events::{Events, Handle, Woken};
+use crate::journal::Journal;
 use crate::layout::{Region, VIRTIO_SIZE};
 
 const STATUS: u64 = 0x70;
@@ -40,7 +41,7 @@ pub fn mmio(bytes: &[u8]) {
     let (host, guest) = UnixStream::pair().unwrap();
     guest.set_nonblocking(true).unwrap();
     let (spec, device) = device(input.byte(), guest, &events);
-    let wiring = Wiring { ram: Arc::clone(&ram), irq: line(), events, debug: None };
+    let wiring = Wiring { ram: Arc::clone(&ram), irq: line(), events, journal: Arc::new(Journal::new(None)) };
     let config = spec.config.clone();
     // A network device has features that it cannot do without.
     let negotiate = negotiate(spec.features as u32 & 0x182);

@@ -1,7 +1,5 @@
 //! The MMIO transport, virtio 1.2 section 4.2: registers have names; the numbers live in one table.
 
-use std::fs::File;
-use std::io::Write;
 use std::sync::Arc;
 
 use virtio_queue::{Queue, QueueT};
@@ -12,6 +10,7 @@ use crate::device::virtio::status::{Effect, NEEDS_RESET, Phase};
 use crate::device::virtio::{Device, F_EVENT_IDX, F_VERSION_1, Spec, Wake};
 use crate::events::{Handle, Woken};
 use crate::irq::IrqLine;
+use crate::journal::Journal;
 use crate::memory::GuestRam;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,8 +137,21 @@ pub(crate) struct Wiring {
     pub ram: Arc<GuestRam>,
     pub irq: IrqLine,
     pub events: Handle,
-    /// Where it is said why a device was lost; `None` says nothing.
-    pub debug: Option<File>,
+    /// Where it is said why a device was lost, and what it has done.
+    pub journal: Arc<Journal>,
+}
+
+/// What has happened since the machine began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counters {
+    /// Notifications of the driver's.
+    rung: u64,
+    interrupts: u64,
+    resets: u64,
+    /// How often the driver broke the protocol.
+    lost: u64,
+    /// Accesses that no register allows.
+    stray: u64,
 }
 
 /// One device behind its registers.
@@ -148,6 +160,7 @@ pub(crate) struct Transport {
     device: Box<dyn Device>,
     queues: Vec<Queue>,
     state: State,
+    counters: Counters,
     wiring: Wiring,
 }
 
@@ -158,7 +171,14 @@ impl Transport {
             .iter()
             .map(|size| Queue::new(*size).expect("the sizes of our devices' queues are powers of two"));
         assert!(queues.len() <= QUEUES_MAX, "a device of ours has too many queues");
-        Self { queues: queues.collect(), spec, device, state: State::new(), wiring }
+        Self {
+            queues: queues.collect(),
+            spec,
+            device,
+            state: State::new(),
+            counters: Counters::default(),
+            wiring,
+        }
     }
 
     fn read(&self, reg: Reg) -> u32 {
@@ -188,6 +208,7 @@ impl Transport {
             Reg::DriverFeatures => self.write_features(value),
             Reg::QueueSel => self.state.queue_sel = value,
             Reg::QueueNotify => {
+                self.counters.rung += 1;
                 if let Ok(queue) = u16::try_from(value) {
                     self.wake(Wake::Queue(queue));
                 }
@@ -262,6 +283,7 @@ impl Transport {
     }
 
     fn reset(&mut self) {
+        self.counters.resets += 1;
         self.state = State::new();
         self.queues.iter_mut().for_each(QueueT::reset);
         self.device.reset();
@@ -277,17 +299,32 @@ impl Transport {
     }
 
     fn interrupt(&mut self, cause: u32) {
+        self.counters.interrupts += 1;
         self.state.interrupts |= cause;
         self.wiring.irq.raise();
     }
 
+    /// The device's life in a line.
+    fn sum_up(&self) {
+        let Counters { rung, interrupts, resets, lost, stray } = self.counters;
+        let own = [
+            ("notifications", rung),
+            ("interrupts", interrupts),
+            ("resets", resets),
+            ("losses", lost),
+            ("stray accesses", stray),
+        ];
+        let all = own.into_iter().chain(self.device.counters()).filter(|(_, count)| *count != 0);
+        let all: Vec<String> = all.map(|(name, count)| format!("{count} {name}")).collect();
+        let name = self.spec.name();
+        self.wiring.journal.say_unthrottled(format_args!("{name} device: {}", all.join(", ")));
+    }
+
     /// The driver broke the protocol: the device stops until it is reset, the machine goes on.
     fn poison(&mut self, violation: &Violation) {
-        // Once in a machine's life for each device: a guest may break the protocol as often as it likes.
-        if let Some(mut debug) = self.wiring.debug.take() {
-            // Whoever asked for it may have gone.
-            let _ = writeln!(debug, "vmm: the guest has lost a device of type {}: {violation}", self.spec.id);
-        }
+        self.counters.lost += 1;
+        let name = self.spec.name();
+        self.wiring.journal.warn(format_args!("the guest has lost its {name} device: {violation}"));
         self.state.needs_reset = true;
         self.device.reset();
         self.interrupt(CONFIG_CHANGE);
@@ -307,6 +344,7 @@ impl Woken for Transport {
         }
         if why == Wake::Last {
             self.device.end();
+            self.sum_up();
         }
     }
 }
@@ -320,12 +358,16 @@ impl Window for Transport {
             out[..len].copy_from_slice(&config[..len]);
         } else if let Some(reg) = lookup(at, out.len(), Access::Read) {
             out.copy_from_slice(&self.read(reg).to_le_bytes());
+        } else {
+            self.counters.stray += 1;
         }
     }
 
     fn store(&mut self, at: u64, bytes: &[u8]) {
         if let (Some(reg), Some(value)) = (lookup(at, bytes.len(), Access::Write), bytes.first_chunk::<4>()) {
             self.write(reg, u32::from_le_bytes(*value));
+        } else {
+            self.counters.stray += 1;
         }
     }
 }

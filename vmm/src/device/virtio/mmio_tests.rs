@@ -21,7 +21,7 @@ fn bench() -> Bench {
     let irq = crate::irq::Ioapic::new(Arc::new(vm), 2, 1).line(1);
     let events = Events::new().unwrap().handle(0);
     let source = std::fs::File::open("/dev/urandom").unwrap();
-    let wiring = Wiring { ram: Arc::clone(&ram), irq, events, debug: None };
+    let wiring = Wiring { ram: Arc::clone(&ram), irq, events, journal: Arc::new(Journal::new(None)) };
     Bench { ram, transport: Transport::new(Rng::spec(), Box::new(Rng::new(source)), wiring) }
 }
 
@@ -186,21 +186,29 @@ fn odd_accesses_reach_nothing() {
 }
 
 #[test]
-fn why_a_device_is_lost_is_said_once() {
+fn what_a_guest_causes_is_said_a_few_times_and_counted() {
     let mut bench = bench();
-    let mut debug = tempfile::tempfile().unwrap();
-    bench.transport.wiring.debug = Some(debug.try_clone().unwrap());
-    for _ in 0..3 {
+    let mut out = tempfile::tempfile().unwrap();
+    bench.transport.wiring.journal = Arc::new(Journal::new(Some(out.try_clone().unwrap())));
+    for _ in 0..100 {
         bench.go_live();
         Driver::new(&bench.ram, 0x1000).set_avail_index(SIZE + 1);
         bench.write(0x50, 0);
         assert_eq!(bench.read(0x70), 15 | NEEDS_RESET);
     }
+    bench.transport.load(1, &mut [0; 4]);
+    bench.transport.store(0x0c8, &[0; 4]);
+    let counters = Counters { rung: 100, interrupts: 100, resets: 100, lost: 100, stray: 2 };
+    assert_eq!(bench.transport.counters, counters);
+    bench.transport.wake(Wake::Last);
     let mut said = String::new();
-    std::io::Seek::rewind(&mut debug).unwrap();
-    std::io::Read::read_to_string(&mut debug, &mut said).unwrap();
-    assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.contains("device of type 4"), "{said}");
+    std::io::Seek::rewind(&mut out).unwrap();
+    std::io::Read::read_to_string(&mut out, &mut said).unwrap();
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 11, "{said}");
+    assert!(lines[0].starts_with("vmm: the guest has lost its entropy device: "), "{said}");
+    let sum = "100 notifications, 100 interrupts, 100 resets, 100 losses, 2 stray accesses";
+    assert_eq!(lines[10], format!("vmm: entropy device: {sum}"));
 }
 
 #[test]

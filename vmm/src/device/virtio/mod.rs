@@ -33,6 +33,22 @@ pub(crate) struct Spec {
     pub config: Vec<u8>,
 }
 
+impl Spec {
+    /// What people call it, section 5.
+    fn name(&self) -> &'static str {
+        match self.id {
+            1 => "network",
+            2 => "disk",
+            4 => "entropy",
+            5 => "balloon",
+            19 => "socket",
+            26 => "file system",
+            27 => "memory",
+            _ => "unnamed",
+        }
+    }
+}
+
 /// Why a device is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wake {
@@ -62,6 +78,11 @@ pub(crate) trait Device: Send {
 
     /// Forgets everything about the driver.
     fn reset(&mut self);
+
+    /// What has happened since the machine began, by name.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 
     /// The machine is over: lets go of what somebody on the host may be waiting for. Called last, in any
     /// state of the driver.

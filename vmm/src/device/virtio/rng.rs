@@ -12,15 +12,17 @@ const QUEUE: usize = 0;
 /// Most bytes for one request; more would let the guest keep the host busy.
 const REQUEST_MAX: u64 = 64 << 10;
 
-/// Has no state of its own.
+/// Has no state of the driver's.
 pub(crate) struct Rng {
     source: File,
+    /// Bytes given since the machine began.
+    given: u64,
 }
 
 impl Rng {
     /// `source` never ends: `/dev/urandom`.
     pub(crate) fn new(source: File) -> Self {
-        Self { source }
+        Self { source, given: 0 }
     }
 
     pub(crate) fn spec() -> Spec {
@@ -33,6 +35,7 @@ impl Device for Rng {
         if matches!(why, Wake::Socket { .. } | Wake::Last) {
             return Ok(Drained::Empty);
         }
+        let Self { source, given } = self;
         rings.drain(QUEUE, |rings, chain| {
             let room = chain.writable().take(REQUEST_MAX);
             let slices = match room.admit(rings.ram()) {
@@ -42,16 +45,21 @@ impl Device for Rng {
             let mut written = 0;
             for mut slice in slices {
                 // A source that fails gives fewer bytes: the standard allows that.
-                if self.source.read_exact_volatile(&mut slice).is_err() {
+                if source.read_exact_volatile(&mut slice).is_err() {
                     break;
                 }
                 written += u32::try_from(slice.len()).unwrap_or(0);
             }
+            *given += u64::from(written);
             rings.complete(QUEUE, chain, written)
         })
     }
 
     fn reset(&mut self) {}
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        vec![("bytes given", self.given)]
+    }
 }
 
 #[cfg(test)]
@@ -69,6 +77,7 @@ mod tests {
         let mut rng = Rng::new(File::open("/dev/urandom").unwrap());
         rng.serve(Wake::Queue(0), &mut Rings::new(&ram, &mut queues)).unwrap();
         assert_eq!(driver.used(), [(0, 0x1_0000)]);
+        assert_eq!(rng.counters(), [("bytes given", 0x1_0000)]);
         assert_eq!(driver.bytes(DATA + 0xc000, 0x1000), [0; 0x1000], "behind the 64 KiB of both buffers");
     }
 }

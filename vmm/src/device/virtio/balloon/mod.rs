@@ -90,6 +90,10 @@ impl Device for Balloon {
     }
 
     fn reset(&mut self) {}
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        vec![("bytes inflated", self.counters.inflated), ("bytes reported free", self.counters.reported)]
+    }
 }
 
 #[cfg(test)]

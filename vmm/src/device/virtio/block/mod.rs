@@ -32,15 +32,27 @@ const F_WRITE_ZEROES: u64 = 1 << 14;
 /// What an extent to discard counts as, in bytes: a system call that moves none.
 const DISCARD_EFFORT: u64 = 1 << 20;
 
+/// What has happened since the machine began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counters {
+    requests: u64,
+    bytes: u64,
+    /// Requests that could not be done.
+    errors: u64,
+    /// How often limits have held requests back.
+    held_back: u64,
+}
+
 /// Has no state of the driver's.
 pub(crate) struct Block {
     backend: Backend,
     gate: Gate,
+    counters: Counters,
 }
 
 impl Block {
     pub(crate) fn new(backend: Backend, limits: Limits) -> Self {
-        Self { backend, gate: Gate::new(limits) }
+        Self { backend, gate: Gate::new(limits), counters: Counters::default() }
     }
 
     pub(crate) fn spec(&self) -> Spec {
@@ -65,13 +77,17 @@ impl Block {
         config
     }
 
-    fn serve_chain(backend: &Backend, rings: &mut Rings<'_>, chain: Chain) -> Result<u64, Violation> {
+    fn serve_chain(
+        backend: &Backend,
+        counters: &mut Counters,
+        rings: &mut Rings<'_>,
+        chain: Chain,
+    ) -> Result<u64, Violation> {
         let parsed = match Parsed::new(&chain, rings.ram()) {
             Ok(parsed) => parsed,
             Err(violation) => return Err(rings.refuse(chain, violation)),
         };
         let Parsed { request, mut status } = parsed;
-        let moved = effort(&request);
         let (outcome, written) = match backend.execute(&request, rings.ram()) {
             Ok(written) => (Status::Ok, written),
             Err(status) => (status, 0),
@@ -80,6 +96,10 @@ impl Block {
             return Err(rings.refuse(chain, bad.into()));
         }
         rings.complete(QUEUE, chain, written + 1)?;
+        let moved = effort(&request);
+        counters.requests += 1;
+        counters.bytes += moved;
+        counters.errors += u64::from(outcome != Status::Ok);
         Ok(moved)
     }
 }
@@ -89,11 +109,20 @@ impl Device for Block {
         if matches!(why, Wake::Socket { .. } | Wake::Last) {
             return Ok(Drained::Empty);
         }
-        let Self { backend, gate } = self;
-        rings.drain_through(gate, ROUND_MAX, QUEUE, |rings, chain| Self::serve_chain(backend, rings, chain))
+        let Self { backend, gate, counters } = self;
+        let drained = rings.drain_through(gate, ROUND_MAX, QUEUE, |rings, chain| {
+            Self::serve_chain(backend, counters, rings, chain)
+        })?;
+        self.counters.held_back += u64::from(matches!(drained, Drained::Later(_)));
+        Ok(drained)
     }
 
     fn reset(&mut self) {}
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        let Counters { requests, bytes, errors, held_back } = self.counters;
+        vec![("requests", requests), ("bytes", bytes), ("errors", errors), ("rounds held back", held_back)]
+    }
 }
 
 /// What a request counts as, in bytes.

@@ -210,6 +210,7 @@ fn a_host_that_fails_is_an_error_of_the_request() {
     // Neither a hole nor zeroes for free: the first may be ignored, the second may not.
     assert_eq!(full.about(WRITE_ZEROES, &[(0, 1, 0)]), Some(1));
     assert_eq!(full.request(FLUSH, 0, &[]), Some(1));
+    assert_eq!((full.block.counters.requests, full.block.counters.errors), (4, 3));
     // The memory of this process has nothing at its beginning: EIO.
     let mut broken = Bench::on("/proc/self/mem");
     assert_eq!(broken.request(IN, 0, &[(DATA, 512, WRITE)]), Some(1));
@@ -229,6 +230,7 @@ fn a_limit_holds_requests_back_and_loses_none() {
     let drained = bench.block.serve(Wake::Queue(0), &mut rings).unwrap();
     assert!(matches!(drained, Drained::Later(wait) if !wait.is_zero()), "{drained:?}");
     assert_eq!(bench.driver.used().len(), 1);
+    assert_eq!(bench.block.counters, Counters { requests: 1, bytes: 512, errors: 0, held_back: 2 });
     // Without the limit it comes at once.
     bench.block.gate = Gate::default();
     bench.block.serve(Wake::Again, &mut rings).unwrap();

@@ -301,6 +301,17 @@ impl Device for Net {
         drained
     }
 
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        let Counters { sent, received, refused, not_taken, not_delivered } = self.counters;
+        vec![
+            ("frames sent", sent),
+            ("frames received", received),
+            ("frames refused", refused),
+            ("frames not taken", not_taken),
+            ("frames not delivered", not_delivered),
+        ]
+    }
+
     fn reset(&mut self) {
         self.features = 0;
         (self.starved, self.held_back) = (false, false);

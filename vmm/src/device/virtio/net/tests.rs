@@ -232,6 +232,7 @@ fn a_frame_that_arrives_fills_as_many_buffers_as_it_needs() {
     bench.arrive(&[9; 60]);
     assert_eq!(bench.rx.used()[3], (3, 72));
     assert_eq!(bench.rx.bytes(RX_AT + 3 * 0x1_0000 + 10, 3), [1, 0, 9]);
+    assert_eq!(bench.net.counters, Counters { received: 2, ..Counters::default() });
 }
 
 #[test]

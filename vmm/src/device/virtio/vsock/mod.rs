@@ -42,12 +42,23 @@ enum PortState {
     Closed,
 }
 
+/// What has happened since the machine began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counters {
+    /// Packets from the guest and to it.
+    heard: u64,
+    told: u64,
+    /// Packets of the guest's that were answered by a reset.
+    refused: u64,
+}
+
 pub(crate) struct Vsock {
     ports: Vec<Port>,
     refusals: VecDeque<Head>,
     /// The guest has no receive buffers; it will ring when it posts one.
     starved: bool,
     events: Handle,
+    counters: Counters,
 }
 
 impl Vsock {
@@ -63,6 +74,7 @@ impl Vsock {
             refusals: VecDeque::new(),
             starved: false,
             events,
+            counters: Counters::default(),
         }
     }
 
@@ -129,7 +141,9 @@ impl Vsock {
             Some(port) => port.take(head, &payload, rings, &self.events)?,
             None => Verdict::Reset,
         };
+        self.counters.heard += 1;
         if verdict == Verdict::Reset {
+            self.counters.refused += 1;
             self.refusals.extend(head.refusal());
         }
         Ok(())
@@ -174,6 +188,7 @@ impl Vsock {
             }
             Err(bad) => return Err(rings.refuse(chain, bad.into())),
         };
+        self.counters.told += 1;
         match head_room.write(rings.ram(), &head.encode()) {
             Ok(()) => rings.complete(RX, chain, HEAD_SIZE as u32 + head.len),
             Err(bad) => Err(rings.refuse(chain, bad.into())),
@@ -329,6 +344,11 @@ impl Device for Vsock {
                 port.close(&self.events);
             }
         }
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        let Counters { heard, told, refused } = self.counters;
+        vec![("packets heard", heard), ("packets told", told), ("packets refused", refused)]
     }
 
     fn end(&mut self) {

@@ -144,6 +144,15 @@ fn bytes_go_both_ways() {
 }
 
 #[test]
+fn packets_are_counted() {
+    let mut bench = bench();
+    bench.connect();
+    let stranger = Head { src_port: GUEST_PORT + 1, ..head(op::RW) };
+    assert_eq!(bench.say(stranger, &[]).len(), 1);
+    assert_eq!(bench.vsock.counters, Counters { heard: 2, told: 2, refused: 1 });
+}
+
+#[test]
 fn what_the_host_wrote_before_the_guest_came_is_delivered() {
     let mut bench = bench();
     bench.host.write_all(b"early").unwrap();

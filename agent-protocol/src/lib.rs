@@ -6,6 +6,7 @@
 //! [`host`] is what a stage1 believes about the agent. No policy and no I/O lives here.
 #![forbid(unsafe_code)]
 
+pub mod export;
 pub mod frame;
 pub mod host;
 pub mod message;

@@ -45,6 +45,8 @@ pub enum ToAgent {
     /// Runs one more program in an app that runs, with the app's user, rights and limits. `process` is new;
     /// the channels too, from [`PROCESS_CHANNEL_FIRST`] on.
     Exec { process: u32, app: u16, exec: Vec<String>, streams: StandardStreams },
+    /// Writes the files of an app that runs to the standard output of such a process, as [`crate::export`] has them.
+    Export { process: u32, app: u16, streams: StandardStreams },
     /// Delivers a signal to such a process; one that has ended minds nothing.
     SignalProcess { process: u32, signal: i32 },
 }

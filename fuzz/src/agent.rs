@@ -1,6 +1,7 @@
 //! The words of an agent to its stage1, and the other way round.
 
 use hull_agent_protocol::TerminalSize;
+use hull_agent_protocol::export::Entry;
 use hull_agent_protocol::host::{Event, Host};
 use hull_agent_protocol::message::Message;
 use hull_agent_protocol::{AppSpec, Decoder, FromAgent, ImageSource, PodSpec, StandardStreams, ToAgent};
@@ -38,6 +39,14 @@ pub(crate) fn orders(bytes: &[u8]) {
             let _ = FromAgent::decode(&frame.payload); // Likewise.
         }
     }
+}
+
+/// What a hostile agent says that an app's files are.
+pub(crate) fn entries(bytes: &[u8]) {
+    let Ok(entry) = Entry::decode(bytes) else { return };
+    let mut again = vec![];
+    entry.encode(&mut again).expect("what was accepted is written");
+    assert_eq!(Entry::decode(&again[4..]), Ok(entry));
 }
 
 fn pod() -> PodSpec {

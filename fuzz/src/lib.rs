@@ -21,6 +21,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "aci-manifest", run: hull_image::fuzzing::aci_manifest },
     Target { name: "aci-name", run: hull_image::fuzzing::aci_name },
     Target { name: "agent-conversation", run: agent::conversation },
+    Target { name: "agent-entries", run: agent::entries },
     Target { name: "agent-orders", run: agent::orders },
     Target { name: "converter-compressed", run: hull_converter::fuzzing::compressed },
     Target { name: "converter-entries", run: hull_converter::fuzzing::entries },

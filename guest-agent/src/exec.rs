@@ -17,7 +17,8 @@ use crate::sys;
 pub(crate) struct Request<'a> {
     pub(crate) process: u32,
     pub(crate) app: u16,
-    pub(crate) exec: &'a [String],
+    /// `None`: its files are wanted.
+    pub(crate) exec: Option<&'a [String]>,
     pub(crate) streams: StandardStreams,
 }
 

@@ -30,7 +30,9 @@ use crate::inside::{Root, is_directory};
 use crate::machine::Machine;
 use crate::root::{AppDir, Furniture};
 use crate::streams::AppSide;
-use crate::{Error, capabilities, environment, limits, passwd, processes, program, root, sys, volumes};
+use crate::{
+    Error, capabilities, environment, export, limits, passwd, processes, program, root, sys, volumes,
+};
 
 /// Longest reason that a child gives, in bytes; with its namespace it fits in a pipe without waiting.
 const REASON_MAX: usize = 3072;
@@ -57,6 +59,8 @@ pub(crate) enum Task {
     Run,
     /// Runs the app's post-stop commands, and ends. Of its report only the end counts.
     CleanUp,
+    /// Writes the app's files to its standard output, and ends.
+    Export,
 }
 
 /// Where the child goes to.
@@ -113,7 +117,19 @@ pub(crate) fn launch(with: &Launch<'_>) -> Result<Launched, Error> {
         Some(pid) => Ok(Launched { pid, report: Report::new(reader, pid, go_writer) }),
         None => {
             drop((reader, go_writer));
-            let Err(why) = become_app(with, &writer, go_reader);
+            let why = match with.task {
+                Task::Run | Task::CleanUp => {
+                    let Err(why) = become_app(with, &writer, go_reader);
+                    why
+                }
+                Task::Export => match begin_export(with) {
+                    Ok(()) => {
+                        drop(writer);
+                        export_and_exit()
+                    }
+                    Err(why) => why,
+                },
+            };
             let fault = if *why.kind() == AgentFault::Pod { b'P' } else { b'M' };
             let mut reason = chain(&why);
             reason.truncate(reason.floor_char_boundary(REASON_MAX));
@@ -258,7 +274,7 @@ fn become_app(with: &Launch<'_>, report: &io::PipeWriter, go: io::PipeReader) ->
     };
     let identity = match with.task {
         Task::Run => read_identity(&inside, app)?,
-        Task::CleanUp => Identity::root(),
+        Task::CleanUp | Task::Export => Identity::root(),
     };
     connect(with.side, identity.uid).doing(AgentFault::Machine, machine("connect the standard streams"))?;
     umask(Mode::from_bits_truncate(0o022));
@@ -277,6 +293,32 @@ fn become_app(with: &Launch<'_>, report: &io::PipeWriter, go: io::PipeReader) ->
         app.pre_start.iter().try_for_each(|command| run_beside(with, "pre-start", command, &inside))?;
     }
     run(with, &app.exec, &identity, &inside)
+}
+
+/// Goes to where the app's files are and nothing is mounted on them.
+fn begin_export(with: &Launch<'_>) -> Result<(), Error> {
+    let machine = |what: &'static str| move || what.to_owned();
+    follow_agent(with)?;
+    let joined = with.cgroup.map_or(Ok(()), AppCgroup::join);
+    joined.doing(AgentFault::Machine, machine("enter the cgroup"))?;
+    connect(with.side, 0).doing(AgentFault::Machine, machine("connect the standard streams"))?;
+    sys::cloexec_from(3).doing(AgentFault::Machine, machine("close descriptors"))?;
+    let Room::New(dir) = with.room else {
+        unreachable!("files are exported from the root, not from an app in it")
+    };
+    let entered = chroot(dir.root().as_str()).and_then(|()| chdir("/"));
+    entered.doing(AgentFault::Machine, machine("enter the app's root"))
+}
+
+fn export_and_exit() -> ! {
+    match export::write_all() {
+        Ok(()) => std::process::exit(0),
+        Err(why) => {
+            // Its own standard error is all that it has.
+            let _ = writeln!(io::stderr(), "export the app's files: {why}");
+            std::process::exit(1)
+        }
+    }
 }
 
 /// Runs a command to its end before or after the app: as root, in the app's root and with the app's rights.

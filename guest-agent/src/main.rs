@@ -16,6 +16,7 @@ mod cgroup;
 mod copy_up;
 mod environment;
 mod exec;
+mod export;
 mod identity;
 mod inside;
 mod launch;

@@ -275,8 +275,12 @@ impl<'a> Pod<'a> {
     fn obey(&mut self, message: &ToAgent) -> Result<(), Violation> {
         match message {
             ToAgent::Exec { process, app, exec, streams } => {
-                let request = Request { process: *process, app: *app, exec, streams: *streams };
+                let request = Request { process: *process, app: *app, exec: Some(exec), streams: *streams };
                 self.exec(&request);
+                return Ok(());
+            }
+            ToAgent::Export { process, app, streams } => {
+                self.exec(&Request { process: *process, app: *app, exec: None, streams: *streams });
                 return Ok(());
             }
             ToAgent::SignalProcess { process, signal } => {
@@ -286,7 +290,7 @@ impl<'a> Pod<'a> {
             _ => (),
         }
         match *message {
-            ToAgent::Exec { .. } | ToAgent::SignalProcess { .. } => (),
+            ToAgent::Exec { .. } | ToAgent::Export { .. } | ToAgent::SignalProcess { .. } => (),
             ToAgent::Start(_) => return Err(Violation("a second Start".into())),
             ToAgent::Signal { signal } => self.step(Event::SignalAsked { signal: valid(signal)? }),
             ToAgent::Stop { signal, grace_ms } => {
@@ -429,13 +433,17 @@ impl<'a> Pod<'a> {
         let Some((app, dir, namespaces)) = room else {
             return self.processes.refuse(request, "the app does not run", self.link);
         };
-        let spec = AppSpec { exec: request.exec.to_vec(), streams: request.streams, ..app.spec.clone() };
+        let (task, room) = match request.exec {
+            Some(_) => (Task::Run, Room::Running(namespaces)),
+            None => (Task::Export, Room::New(dir)),
+        };
+        let exec = request.exec.unwrap_or_default().to_vec();
+        let spec = AppSpec { exec, streams: request.streams, ..app.spec.clone() };
         let started = Streams::connect(spec.streams, &dir.terminals())
             .doing(AgentFault::Machine, || "make standard streams".into())
             .and_then(|(streams, side)| {
-                let (room, task, side) = (Room::Running(namespaces), Task::Run, &side);
                 let (cgroup, machine, pod) = (app.cgroup.as_ref(), self.machine, self.spec);
-                let launched = launch(&Launch { app: &spec, room, task, side, cgroup, machine, pod })?;
+                let launched = launch(&Launch { app: &spec, room, task, side: &side, cgroup, machine, pod })?;
                 Ok((streams, launched))
             });
         match started {

@@ -73,6 +73,11 @@ impl AppDir {
         format!("{}/{name}", self.0)
     }
 
+    /// The app's root, before anything is mounted in it.
+    pub(crate) fn root(&self) -> String {
+        self.join("rootfs")
+    }
+
     /// The app's own pseudo-terminals.
     pub(crate) fn terminals(&self) -> String {
         self.join("pts")
@@ -101,7 +106,7 @@ pub(crate) fn assemble(index: usize, app: &AppSpec) -> Result<AppDir, Error> {
             "lowerdir={image},upperdir={upper},workdir={},index=off,metacopy=off,xino=auto",
             dir.join("work")
         );
-        mount_new("overlay", &dir.join("rootfs"), MsFlags::MS_NODEV, &layers)?;
+        mount_new("overlay", &dir.root(), MsFlags::MS_NODEV, &layers)?;
         let options = "newinstance,gid=5,mode=620,ptmxmode=666";
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
         mount_new("devpts", &dir.terminals(), flags, options)
@@ -152,7 +157,7 @@ pub(crate) fn furnish(dir: &AppDir, with: Furniture<'_>) -> Result<Root, Error> 
     let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
     mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
         .doing(AgentFault::Machine, || "keep the app's mounts private".into())?;
-    let root = Root::open(&dir.join("rootfs")).doing(AgentFault::Machine, || "open the app's root".into())?;
+    let root = Root::open(&dir.root()).doing(AgentFault::Machine, || "open the app's root".into())?;
     let on = |name: &'static str| move || format!("mount /{name} in the app's root");
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let proc = place(&root, "proc")?;
@@ -312,7 +317,7 @@ fn write_unless(root: &Root, path: &str, text: &str, keep: impl Fn(i64) -> bool)
 /// Makes the app's root this process's root, and lets go of every other mount.
 pub(crate) fn enter(dir: &AppDir) -> Result<Root, Error> {
     let swap = || -> nix::Result<Root> {
-        chdir(dir.join("rootfs").as_str())?;
+        chdir(dir.root().as_str())?;
         // The old root ends up on top of the new one, where it is unmounted: pivot_root(2), NOTES.
         pivot_root(".", ".")?;
         umount2(".", MntFlags::MNT_DETACH)?;

@@ -27,7 +27,7 @@ pub enum Existing {
 
 /// Something in the making. Dropped before [`Staged::commit`], it leaves nothing.
 #[derive(Debug)]
-pub(crate) struct Staged {
+pub struct Staged {
     target: PathBuf,
     path: PathBuf,
     lock: Flock<File>,
@@ -43,7 +43,7 @@ enum What {
 
 impl Staged {
     /// An empty file that only we can read yet.
-    pub(crate) fn file(target: &Path, existing: Existing) -> Result<Self, Error> {
+    pub fn file(target: &Path, existing: Existing) -> Result<Self, Error> {
         Self::new(target, existing, What::File)
     }
 
@@ -80,7 +80,7 @@ impl Staged {
     }
 
     /// The file, or the folder.
-    pub(crate) fn handle(&self) -> &File {
+    pub fn handle(&self) -> &File {
         &self.lock
     }
 
@@ -89,7 +89,7 @@ impl Staged {
     }
 
     /// Puts it in its place.
-    pub(crate) fn commit(mut self) -> Result<(), Error> {
+    pub fn commit(mut self) -> Result<(), Error> {
         let is_folder = self.lock.metadata().is_ok_and(|ours| ours.is_dir());
         let rename = |flags| renameat_with(CWD, &self.path, CWD, &self.target, flags);
         let moved = match rename(RenameFlags::NOREPLACE) {

@@ -34,6 +34,9 @@ pub enum Request {
     Stop { force: bool, grace_ms: u32 },
     /// Runs one more program in an app; the only app if none is named. Its end is answered too.
     Exec { app: Option<AppName>, exec: Vec<String>, terminal: bool },
+    /// Writes the files of an app that runs to the second of the descriptors, which are as those of
+    /// [`Request::Exec`] without a terminal; [`crate::export`] reads them. Its end is answered too.
+    Export { app: Option<AppName> },
     /// Answered with [`Answer::Started`] once every app runs.
     AwaitStart,
     /// To the process of this client.

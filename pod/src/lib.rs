@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod contract;
 pub mod control;
 pub mod dir;
+pub mod export;
 pub mod id;
 mod isolators;
 pub mod log;

@@ -61,6 +61,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Command::Logs(args) => cmd::logs::logs(&args, &host),
         Command::Stop(args) => cmd::stop::stop(&args, &host),
         Command::Exec(args) => cmd::exec::exec(&args, &host),
+        Command::Export(args) => cmd::export::export(&args, &host),
+        Command::Config(args) => cmd::config::config(&args, &host),
         Command::Enter(args) => cmd::enter::enter(&args, &host),
         Command::Rm(args) => cmd::rm::rm(&args, &host),
         Command::Gc(args) => cmd::gc::gc(&args, &host),

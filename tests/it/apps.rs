@@ -35,7 +35,7 @@ fn said(output: &str, app: &str) -> Vec<String> {
 }
 
 /// A chroot has no room for a second app.
-fn refuses_several(flavour: Flavour) -> bool {
+pub(crate) fn refuses_several(flavour: Flavour) -> bool {
     if flavour == Flavour::Fly {
         let both = [&named("--name=a", "true")[..], &named("--name=b", "true")];
         run(&Hull::new(), flavour, &[], &both).failure(&["--stage1=fly", "exactly one app"]);

@@ -180,3 +180,20 @@ fn stage1_is_started_by_hull_only() {
         finish(command).failure(&["HULL_LOCK_FD", "hull run"]);
     }
 }
+
+#[test]
+fn settings_are_printed_as_they_are_merged() {
+    let hull = Hull::new();
+    let folder = hull.settings().join("auth.d");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let auth = r#"{"rktKind": "auth", "rktVersion": "v1", "domains": ["example.com"], "type": "basic",
+                   "credentials": {"user": "u", "password": "p"}}"#;
+    std::fs::write(folder.join("a.json"), auth).expect("a file");
+    let said = hull.hull(&["config"]).success();
+    let settings: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(settings["stage0"][0]["domains"], serde_json::json!(["example.com"]));
+    assert_eq!(settings["stage0"][0]["credentials"]["password"], "p");
+    assert_eq!(hull.hull(&["config", "--pretty-print=false"]).success().lines().count(), 1);
+    std::fs::write(folder.join("b.json"), "{").expect("a file");
+    hull.hull(&["config"]).failure(&["b.json"]);
+}

@@ -7,6 +7,7 @@ mod control;
 mod cosign;
 mod crash;
 mod dependencies;
+mod exports;
 mod fetch;
 mod host;
 mod images;
@@ -83,6 +84,8 @@ on_every_flavour!(
     crash::a_killed_pod_leaves_nothing_after_gc,
     crash::a_pod_killed_at_its_start_leaves_nothing_after_gc,
     crash::a_prepared_pod_runs_once,
+    exports::a_running_app_becomes_an_image,
+    exports::one_of_several_is_exported,
     images::every_format_gives_the_same_root,
     interactive::a_terminal_is_a_terminal,
     interactive::a_terminal_follows_its_window,

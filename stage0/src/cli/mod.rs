@@ -14,7 +14,7 @@ mod volumes;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use self::control::{EnterArgs, ExecArgs, StopArgs};
 use self::fetch::FetchArgs;
@@ -22,7 +22,8 @@ pub(crate) use self::grammar::parse;
 use self::image::ImageCommand;
 use self::insecure::InsecureOption;
 use self::pod::{
-    CatManifestArgs, GcArgs, ListArgs, LogsArgs, PodArgs, RmArgs, RunArgs, RunPreparedArgs, StatusArgs,
+    CatManifestArgs, ExportPodArgs, GcArgs, ListArgs, LogsArgs, PodArgs, RmArgs, RunArgs, RunPreparedArgs,
+    StatusArgs,
 };
 use self::trust::TrustArgs;
 
@@ -107,6 +108,8 @@ pub(crate) enum Command {
     Exec(ExecArgs),
     /// Look into an app of a running pod, with a shell
     Enter(EnterArgs),
+    /// Make an image of an app of a running pod, with all that it has written
+    Export(ExportPodArgs),
     /// Remove pods that do not run
     Rm(RmArgs),
     /// Collect what exited pods left
@@ -118,6 +121,8 @@ pub(crate) enum Command {
     /// Look after the images of the store
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Print the settings, all folders merged and secrets included
+    Config(ConfigArgs),
     /// Check whether this host can run pods, and say what to do where it cannot
     Doctor(DoctorArgs),
     /// Print the script that makes a shell complete hull's words
@@ -143,6 +148,8 @@ impl Command {
             Self::Stop(_) => "stop",
             Self::Exec(_) => "exec",
             Self::Enter(_) => "enter",
+            Self::Export(_) => "export",
+            Self::Config(_) => "config",
             Self::Rm(_) => "rm",
             Self::Gc(_) => "gc",
             Self::Fetch(_) => "fetch",
@@ -154,6 +161,16 @@ impl Command {
             Self::Version => "version",
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// Indent it
+    #[arg(
+        long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = true, default_missing_value = "true"
+    )]
+    pub(crate) pretty_print: bool,
 }
 
 #[derive(Debug, Args)]

@@ -13,7 +13,7 @@ use super::fetch::FetchWishes;
 use super::names::NameArgs;
 use super::values::{Wait, hostname, no_network, pair, since, wait};
 use super::volumes::volume;
-use crate::complete::{any_image, any_pod, idle_pod, prepared_pod};
+use crate::complete::{any_image, any_pod, idle_pod, prepared_pod, running_pod};
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
@@ -207,6 +207,22 @@ pub(crate) struct LogsArgs {
     pub(crate) app: Option<AppName>,
     #[command(flatten)]
     pub(crate) pod: OnePod,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportPodArgs {
+    /// The app; needed where the pod has several
+    #[arg(long, value_name = "APP")]
+    pub(crate) app: Option<AppName>,
+    /// Replace what is at the output
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// The pod, or an unambiguous prefix of its id
+    #[arg(value_name = "UUID", add = running_pod())]
+    pub(crate) uuid: String,
+    /// The App Container Image to write
+    #[arg(value_name = "OUTPUT", value_hint = ValueHint::FilePath)]
+    pub(crate) output: PathBuf,
 }
 
 #[derive(Debug, Args)]

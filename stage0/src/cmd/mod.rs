@@ -2,9 +2,11 @@
 
 pub(crate) mod cat_manifest;
 pub(crate) mod completion;
+pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod enter;
 pub(crate) mod exec;
+pub(crate) mod export;
 pub(crate) mod fetch;
 pub(crate) mod gc;
 pub(crate) mod image;

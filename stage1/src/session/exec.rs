@@ -26,6 +26,12 @@ pub(super) struct Processes {
     next: u32,
 }
 
+/// What a process is to do.
+enum What {
+    Program { exec: Vec<String>, terminal: bool },
+    Files,
+}
+
 #[derive(Debug)]
 struct Process {
     number: u32,
@@ -63,13 +69,13 @@ impl Session {
                 Ok(())
             }
             Request::Exec { app, exec, terminal } => {
-                match self.exec(client, app.as_ref(), exec, terminal, descriptors) {
-                    Ok(message) => self.say(&message),
-                    Err(text) => {
-                        self.control.answer(client, &Answer::Refused { text });
-                        Ok(())
-                    }
-                }
+                let what = What::Program { exec, terminal };
+                let asked = self.exec(client, app.as_ref(), what, descriptors);
+                self.say_or_refuse(client, asked)
+            }
+            Request::Export { app } => {
+                let asked = self.exec(client, app.as_ref(), What::Files, descriptors);
+                self.say_or_refuse(client, asked)
             }
             Request::AwaitStart => {
                 self.control.keep(client);
@@ -99,13 +105,16 @@ impl Session {
         &mut self,
         client: ClientId,
         app: Option<&AppName>,
-        exec: Vec<String>,
-        terminal: bool,
+        what: What,
         descriptors: Vec<OwnedFd>,
     ) -> Result<ToAgent, String> {
-        if exec.is_empty() || exec.len() > WORDS_MAX {
-            return Err(format!("a command of {} words; 1 to {WORDS_MAX} are possible", exec.len()));
-        }
+        let terminal = match &what {
+            What::Program { exec, .. } if exec.is_empty() || exec.len() > WORDS_MAX => {
+                return Err(format!("a command of {} words; 1 to {WORDS_MAX} are possible", exec.len()));
+            }
+            What::Program { terminal, .. } => *terminal,
+            What::Files => false,
+        };
         if self.processes.all.iter().any(|process| process.client == client) {
             return Err("one process for each connection".into());
         }
@@ -133,7 +142,20 @@ impl Session {
         self.outputs.extend(outputs.map(|(channel, fd)| Output::new(channel, own(fd, OFlag::O_WRONLY))));
         self.control.keep(client);
         self.processes.all.push(Process { number, client, streams, terminal: size_of, outcome: None });
-        Ok(ToAgent::Exec { process: number, app, exec, streams })
+        Ok(match what {
+            What::Program { exec, .. } => ToAgent::Exec { process: number, app, exec, streams },
+            What::Files => ToAgent::Export { process: number, app, streams },
+        })
+    }
+
+    fn say_or_refuse(&mut self, client: ClientId, asked: Result<ToAgent, String>) -> Result<(), Error> {
+        match asked {
+            Ok(message) => self.say(&message),
+            Err(text) => {
+                self.control.answer(client, &Answer::Refused { text });
+                Ok(())
+            }
+        }
     }
 
     fn resize(&mut self, client: ClientId) -> Result<(), Error> {

@@ -58,6 +58,12 @@ impl Code {
         self.point(address).emit(&[0xc7, 0x03]).emit_u32(value)
     }
 
+    /// Rings for a queue of the first virtio device, and goes on once the device has answered: a write to the status
+    /// register returns when whatever was asked of the device before is done. This one is no step of the handshake.
+    pub(crate) fn ring(self, queue: u32) -> Self {
+        self.store(0xd000_0050, queue).store(0xd000_0070, 0x10)
+    }
+
     /// Powers off with [`WRONG`] unless the 32 bits at `address` are `value`.
     pub(crate) fn expect(self, address: u32, value: u32) -> Self {
         // mov eax, [rbx]; cmp eax, value
@@ -68,6 +74,30 @@ impl Code {
     pub(crate) fn expect_port(self, port: u16, value: u8) -> Self {
         // in al, dx; cmp al, value
         self.port(port).emit(&[0xec, 0x3c, value]).unless_equal()
+    }
+
+    /// Runs `body`, which has no loop of its own, so many times.
+    pub(crate) fn repeat(self, count: u32, body: Self) -> Self {
+        let len = i32::try_from(body.bytes.len()).unwrap();
+        // mov r12d, count; body; dec r12d; jnz body
+        let code = self.emit(&[0x41, 0xbc]).emit_u32(count).then(body).emit(&[0x41, 0xff, 0xcc]);
+        code.emit(&[0x0f, 0x85]).emit_u32((-len - 9).cast_unsigned())
+    }
+
+    /// Runs `body` for ever.
+    pub(crate) fn forever(self, body: Self) -> Self {
+        let len = i32::try_from(body.bytes.len()).unwrap();
+        self.then(body).emit(&[0xe9]).emit_u32((-len - 5).cast_unsigned())
+    }
+
+    /// `add word [address], value`
+    pub(crate) fn add16(self, address: u32, value: u16) -> Self {
+        self.point(address).emit(&[0x66, 0x81, 0x03]).emit(&value.to_le_bytes())
+    }
+
+    /// `add dword [address], value`
+    pub(crate) fn add(self, address: u32, value: u32) -> Self {
+        self.point(address).emit(&[0x81, 0x03]).emit_u32(value)
     }
 
     fn unless_equal(self) -> Self {
@@ -100,6 +130,16 @@ impl Code {
             .emit(&[0x72, 0xf4])
     }
 
+    /// The same 2 and 4 bytes wide.
+    pub(crate) fn scan_ports_wide(self, first: u32, end: u32) -> Self {
+        // mov edx, first; again: in ax, dx; out dx, ax; in eax, dx; out dx, eax; inc edx; cmp edx, end; jb again
+        self.emit(&[0xba])
+            .emit_u32(first)
+            .emit(&[0x66, 0xed, 0x66, 0xef, 0xed, 0xef, 0xff, 0xc2, 0x81, 0xfa])
+            .emit_u32(end)
+            .emit(&[0x72, 0xf0])
+    }
+
     /// Loads and stores all ones at `address`, 1, 2, 4 and 8 bytes wide.
     pub(crate) fn touch(self, address: u32) -> Self {
         // mov al, [rbx]; mov ax, [rbx]; mov eax, [rbx]; mov rax, [rbx]
@@ -112,6 +152,11 @@ impl Code {
     /// `mov ecx, index; rdmsr; wrmsr`
     pub(crate) fn touch_msr(self, index: u32) -> Self {
         self.emit(&[0xb9]).emit_u32(index).emit(&[0x0f, 0x32, 0x0f, 0x30])
+    }
+
+    /// `mov ecx, index; xor eax, eax; dec eax; mov edx, eax; wrmsr`
+    pub(crate) fn fill_msr(self, index: u32) -> Self {
+        self.emit(&[0xb9]).emit_u32(index).emit(&[0x31, 0xc0, 0xff, 0xc8, 0x89, 0xc2, 0x0f, 0x30])
     }
 
     /// `mov eax, leaf; mov ecx, -1; cpuid`
@@ -169,6 +214,11 @@ impl Code {
     /// Enables the local APIC: spurious vector register.
     pub(crate) fn local_apic_on(self) -> Self {
         self.store(0xfee0_00f0, 0x1ff)
+    }
+
+    /// `sti`
+    pub(crate) fn interrupts_on(self) -> Self {
+        self.emit(&[0xfb])
     }
 
     /// Enables interrupts and waits until the handler has set the flag.

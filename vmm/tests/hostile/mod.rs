@@ -1,6 +1,10 @@
 //! Guests that break one rule each, on every device, through real exits: the device is lost, or the guest is
 //! ignored, or the machine ends. Never does the process.
 
+mod posture;
+mod requests;
+mod storms;
+
 use std::io::Write;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -176,10 +180,10 @@ fn buffers_of_odd_places_and_lengths() {
     });
     // A disk and persistent memory need room for an answer; the others take what there is.
     check_ring("no bytes", [Lost, Lost, Goes, Goes, Lost, Goes], |device, guest| {
-        one(device, guest, BUFFER, 0)
+        one(device, guest, BUFFER, 0);
     });
     check_ring("4 GiB", [Lost, Lost, Goes, Goes, Lost, Goes], |device, guest| {
-        one(device, guest, BUFFER, u32::MAX)
+        one(device, guest, BUFFER, u32::MAX);
     });
     check_ring("the wrong direction", [Lost, Lost, Goes, Goes, Lost, Goes], |device, guest| {
         guest.descriptor(RINGS, 0, (BUFFER, 64, device.flags() ^ WRITE, 0));
@@ -323,13 +327,17 @@ const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Runs the guest, and stops it if it does not end by itself.
 fn run_for_a_while(guest: &Guest) -> Halt {
-    let machine = Machine::new(VmConfig::try_from(asked(guest)).unwrap()).unwrap().load().unwrap();
+    run_for(DEADLINE, asked(guest))
+}
+
+fn run_for(time: Duration, asked: Asked) -> Halt {
+    let machine = Machine::new(VmConfig::try_from(asked).unwrap()).unwrap().load().unwrap();
     let machine = machine.boot().unwrap();
     let stopper = machine.stopper();
     let (ended, wait) = std::sync::mpsc::channel::<()>();
     let watch = std::thread::spawn(move || {
         // The other end says nothing: either the time is over, or the machine is.
-        if wait.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
+        if wait.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
             stopper.stop();
         }
     });
@@ -348,7 +356,13 @@ fn processor_oddities_end_the_guest_at_most() {
     for (name, code) in [
         ("an MSR that does not exist", Code::new().touch_msr(0x1234_5678)),
         ("a counter", Code::new().touch_msr(0xc001_0200)),
+        ("the local APIC's place", Code::new().fill_msr(0x1b)),
+        ("features of the processor", Code::new().fill_msr(0xc000_0080)),
+        ("microcode", Code::new().fill_msr(0x79)),
+        ("debug control", Code::new().fill_msr(0x1d9)),
+        ("the place of system calls", Code::new().fill_msr(0xc000_0082)),
         ("a leaf that does not exist", Code::new().cpuid(0x4000_ffff).cpuid(u32::MAX)),
+        ("KVM's own leaves", (0x4000_0000..0x4000_0010).fold(Code::new(), Code::cpuid)),
         ("a hypercall", Code::new().hypercall()),
     ] {
         let halt = run_for_a_while(&Guest::new(code.power_off(42)));

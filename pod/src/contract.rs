@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+use hull_network::Networking;
 use serde::{Deserialize, Serialize};
 
 use crate::PodId;
@@ -45,6 +46,9 @@ pub struct Contract {
     /// An isolator that cannot be applied is a warning.
     #[serde(default)]
     pub lenient: bool,
+    /// What networks the pod is in.
+    #[serde(default)]
+    pub network: Networking,
     /// Which protections the user does without.
     #[serde(default)]
     pub waived: Waived,

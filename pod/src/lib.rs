@@ -2,7 +2,8 @@
 //!
 //! stage0 writes pods, every stage1 runs them, and the two meet only here: in the pod directory
 //! ([`dir`]), its manifest ([`manifest`]), the contract ([`contract`]) and the verdict ([`verdict`]).
-//! Images are known by their id alone. Nothing here runs a program or mounts a file system.
+//! Images are known by their id alone. Nothing here mounts a file system, and what programs undo of a
+//! pod's networks is `hull-network`'s to start.
 #![forbid(unsafe_code)]
 
 pub mod cgroup;

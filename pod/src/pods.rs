@@ -214,7 +214,8 @@ impl Pods {
         Ok(Found { id: found.id.clone(), state: State::Garbage, place: Place::Garbage, path })
     }
 
-    /// Deletes a pod in `exited-garbage/` or `garbage/`, with its cgroup and whatever still runs in it.
+    /// Deletes a pod in `exited-garbage/` or `garbage/`, with its cgroup, whatever still runs in it, and what the
+    /// host has of its networks.
     ///
     /// # Errors
     /// [`Kind::WrongState`] for any other pod; [`Kind::Locked`] if another process deletes it already.
@@ -229,6 +230,8 @@ impl Pods {
         if let Ok(path) = fs::read_to_string(found.path.join(SUBCGROUP)) {
             cgroup::remove(Path::new(path.trim()))?;
         }
+        hull_network::disconnect(&found.path)
+            .doing(Kind::Host, || format!("take pod {} off its networks", found.id))?;
         fs::remove_dir_all(&found.path).doing(Kind::Host, || format!("remove pod {}", found.id))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -11,11 +11,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use hull_errors::{Doing, chain};
+use hull_network::Namespace;
 use hull_pod::Flavour;
 use hull_stage1::{Kind, Pod};
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -39,22 +40,30 @@ pub(crate) struct Agent {
 
 impl Agent {
     /// Starts the agent of `pod` in a world of its own. `link` becomes its end of the link.
-    pub(crate) fn start(pod: &Pod, link: UnixStream, cgroup: Option<&Path>) -> Result<Self, Error> {
+    pub(crate) fn start(
+        pod: &Pod,
+        link: UnixStream,
+        cgroup: Option<&Path>,
+        network: Option<&Namespace>,
+    ) -> Result<Self, Error> {
         let doing = || "start the agent".to_owned();
         let flavour = pod.contract.flavour;
+        let (mut reader, writer) = pipe().doing(Kind::Host, doing)?;
+        let own = File::open("/proc/self/ns/pid").doing(Kind::Host, doing)?;
         if flavour == Flavour::Nspawn {
             // For our next child, which is its PID 1.
             unshare(CloneFlags::CLONE_NEWPID).doing(Kind::Host, || "make a pid namespace".into())?;
         }
-        let (mut reader, writer) = pipe().doing(Kind::Host, doing)?;
         let Some(pid) = sys::fork().doing(Kind::Host, doing)? else {
             drop(reader);
-            let Err(why) = become_agent(pod, &link, cgroup);
+            let Err(why) = become_agent(pod, &link, cgroup, network);
             // If stage1 is gone there is nobody to tell.
             let _ = (&writer).write_all(chain(&why).as_bytes());
             std::process::exit(1)
         };
         drop((link, writer));
+        // Later children are not the pod's, and outlive it.
+        setns(&own, CloneFlags::CLONE_NEWPID).doing(Kind::Host, doing)?;
         let ended = sys::open_child(pid).doing(Kind::Host, doing)?;
         let agent = Self { pid, ended, flavour, status: None };
         // Closed without a word when the agent runs.
@@ -105,7 +114,12 @@ impl Drop for Agent {
     }
 }
 
-fn become_agent(pod: &Pod, link: &UnixStream, cgroup: Option<&Path>) -> Result<Infallible, Error> {
+fn become_agent(
+    pod: &Pod,
+    link: &UnixStream,
+    cgroup: Option<&Path>,
+    network: Option<&Namespace>,
+) -> Result<Infallible, Error> {
     let doing = || "start the agent".to_owned();
     // The terminal's signals are for stage1, which passes them on.
     setsid().doing(Kind::Host, doing)?;
@@ -117,6 +131,8 @@ fn become_agent(pod: &Pod, link: &UnixStream, cgroup: Option<&Path>) -> Result<I
         fs::write(cgroup.join("cgroup.procs"), "0")
             .doing(Kind::Host, || format!("enter cgroup {}", cgroup.display()))?;
     }
+    // Before the mounts: what is in /sys depends on it.
+    network.map_or(Ok(()), Namespace::enter).doing(Kind::Host, doing)?;
     let world = world::enter(pod, cgroup)?;
     connect(link).doing(Kind::Host, doing)?;
     execute(pod.contract.flavour, &world).doing(Kind::Host, || format!("execute {}", world.agent.display()))

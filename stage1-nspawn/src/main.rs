@@ -15,7 +15,7 @@ use hull_agent_protocol::{ImageSource, VolumeSource};
 use hull_errors::{Doing, chain};
 use hull_pod::volumes::Used;
 use hull_pod::{Flavour, Verdict, dir, wire};
-use hull_stage1::{Kind, Pod, Session, Signals, conclude, terminal};
+use hull_stage1::{Kind, Networks, Pod, Session, Signals, conclude, connect, terminal};
 
 use crate::agent::Agent;
 
@@ -37,22 +37,28 @@ fn run(pod: &Pod) -> Result<Verdict, Error> {
         return Err(Error::new(Kind::Contract, why));
     }
     let signals = Signals::take()?;
+    let networks = connect(pod)?;
     let cgroup = cgroup::make(pod)?;
     if cgroup.is_none() && pod.contract.debug {
         eprintln!("hull-nspawn: no cgroup of version 2 to be had, going on without");
     }
-    let verdict = converse(pod, &signals, cgroup.as_deref());
+    let verdict = converse(pod, &signals, cgroup.as_deref(), &networks);
     if let Some(Err(why)) = cgroup.as_deref().map(hull_pod::cgroup::remove) {
         eprintln!("hull-nspawn: {}; hull gc tries again", chain(&why));
     }
     verdict
 }
 
-fn converse(pod: &Pod, signals: &Signals, cgroup: Option<&Path>) -> Result<Verdict, Error> {
+fn converse(
+    pod: &Pod,
+    signals: &Signals,
+    cgroup: Option<&Path>,
+    networks: &Networks,
+) -> Result<Verdict, Error> {
     let (link, agents_end) = UnixStream::pair().doing(Kind::Host, || "make the agent's link".into())?;
     let spec = wire::pod_spec(&pod.manifest, &pod.contract, &InTheWorld, terminal::size())
         .doing(Kind::Contract, || "tell the agent what to run".into())?;
-    let mut agent = Agent::start(pod, agents_end, cgroup)?;
+    let mut agent = Agent::start(pod, agents_end, cgroup, networks.namespace())?;
     dir::write(&pod.path, dir::PID, agent.pid().to_string().as_bytes())
         .doing(Kind::Host, || "record the agent's pid".into())?;
     let mut session = Session::start(pod, &spec, link)?;

@@ -42,7 +42,7 @@ pub(crate) struct World {
     pub(crate) cgroup: Option<PathBuf>,
 }
 
-/// Leaves the host behind. Call it in a process of the pod's own, in the pod's cgroup.
+/// Leaves the host behind. Call it in a process of the pod's own, in the pod's cgroup and network.
 pub(crate) fn enter(pod: &Pod, cgroup: Option<&Path>) -> Result<World, Error> {
     let flavour = pod.contract.flavour;
     unshare(namespaces(flavour, cgroup.is_some()))
@@ -71,7 +71,7 @@ const CGROUP: &str = "/sys/fs/cgroup";
 
 fn namespaces(flavour: Flavour, cgroup: bool) -> CloneFlags {
     let own = match flavour {
-        Flavour::Nspawn => CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNET,
+        Flavour::Nspawn => CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS,
         Flavour::Fly | Flavour::Kvm => return CloneFlags::CLONE_NEWNS,
     };
     let cgroup = if cgroup { CloneFlags::CLONE_NEWCGROUP } else { CloneFlags::empty() };

@@ -4,6 +4,7 @@
 
 mod control;
 mod log;
+mod network;
 mod output;
 pub mod pod;
 mod record;
@@ -13,6 +14,7 @@ mod sys;
 pub mod terminal;
 pub mod volumes;
 
+pub use network::{Networks, connect};
 pub use pod::Pod;
 pub use session::{End, Session};
 pub use signals::Signals;

@@ -187,19 +187,6 @@ pub(crate) fn a_pod_is_made_of_a_manifest(flavour: Flavour) {
     wrong(|pod| *pod = json!([]), &[&path]);
 }
 
-pub(crate) fn a_network_that_a_pod_would_not_have_is_refused(flavour: Flavour) {
-    let hull = Hull::new();
-    let links = named("--name=a", "ls /sys/class/net");
-    let with = |net: &str| run(&hull, flavour, &[net], &[&links]);
-    with("--net=default").failure(&["--net", "none"]);
-    with("--net=host").failure(&["--net", "none"]);
-    match flavour {
-        // Its network is the host's: no promise of none.
-        Flavour::Fly => drop(with("--net=none").failure(&["--net", "--stage1=fly"])),
-        _ => assert_eq!(with("--net=none").success(), "lo\n"),
-    }
-}
-
 pub(crate) fn an_image_may_clean_up_after_its_app(flavour: Flavour) {
     let hull = Hull::new();
     let run = |handler: &str, app: &str| {

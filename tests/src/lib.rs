@@ -7,6 +7,8 @@ pub mod cosign;
 pub mod gate;
 pub mod hull;
 pub mod image;
+pub mod net;
+pub mod probe;
 pub mod registry;
 pub mod signer;
 pub mod terminal;

@@ -7,6 +7,7 @@ mod grammar;
 pub(crate) mod image;
 pub(crate) mod insecure;
 pub(crate) mod names;
+pub(crate) mod net;
 pub(crate) mod pod;
 pub(crate) mod trust;
 pub(crate) mod values;

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
-use hull_pod::manifest::Volume;
+use hull_pod::manifest::{ExposedPort, Volume};
 use hull_pod::{AppName, Flavour};
 
 use super::Format;
 use super::app::{AppFlags, AppWish};
 use super::fetch::FetchWishes;
 use super::names::NameArgs;
-use super::values::{Wait, hostname, no_network, pair, since, wait};
+use super::net::{NetArgs, exposed_port};
+use super::values::{Wait, hostname, pair, since, wait};
 use super::volumes::volume;
 use crate::complete::{any_image, any_pod, idle_pod, prepared_pod, running_pod};
 
@@ -29,6 +30,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) names: NameArgs,
     #[command(flatten)]
+    pub(crate) nets: NetArgs,
+    #[command(flatten)]
     pub(crate) pod: PodArgs,
 }
 
@@ -42,6 +45,8 @@ pub(crate) struct RunPreparedArgs {
     pub(crate) detach: bool,
     #[command(flatten)]
     pub(crate) names: NameArgs,
+    #[command(flatten)]
+    pub(crate) nets: NetArgs,
     /// The pod, or an unambiguous prefix of its id
     #[arg(value_name = "UUID", add = prepared_pod())]
     pub(crate) uuid: String,
@@ -68,9 +73,9 @@ pub(crate) struct PodArgs {
     /// What becomes of an isolator that cannot be applied: an error, or a warning
     #[arg(long, value_enum, default_value = "strict")]
     pub(crate) isolators: Strictness,
-    /// Networks of the pod; this version has none but the pod's own loopback
-    #[arg(long, value_name = "NETWORKS", value_parser = no_network, num_args = 1)]
-    pub(crate) net: Option<String>,
+    /// Publish a port of an image on the host; NUMBER-tcp and NUMBER-udp are ports of any image
+    #[arg(long, value_name = "NAME:[HOSTIP:]HOSTPORT", value_parser = exposed_port)]
+    pub(crate) port: Vec<ExposedPort>,
     /// Set an environment variable of every app, whatever else says
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub(crate) set_env: Vec<(String, String)>,
@@ -87,7 +92,7 @@ pub(crate) struct PodArgs {
     /// Make the pod that an appc pod manifest describes, of images in the store
     #[arg(
         long, value_name = "FILE", value_hint = ValueHint::FilePath,
-        conflicts_with_all = ["images", "set_env", "set_env_file", "inherit_env", "volume"]
+        conflicts_with_all = ["images", "set_env", "set_env_file", "inherit_env", "volume", "port"]
     )]
     pub(crate) pod_manifest: Option<PathBuf>,
     #[command(flatten)]

@@ -27,14 +27,6 @@ pub(super) fn absolute(text: &str) -> Result<String, String> {
     }
 }
 
-/// A pod that was told it has a network must not run without.
-pub(super) fn no_network(text: &str) -> Result<String, String> {
-    match text {
-        "none" => Ok(text.to_owned()),
-        _ => Err("this version connects pods to no network: only --net=none is there".into()),
-    }
-}
-
 /// How long to wait for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {

@@ -68,6 +68,7 @@ fn examine(host: &Host) -> Report {
     checks.push(filesystem("overlay", "an app writes to a layer above its image", &filesystems));
     checks.extend(["mnt", "pid", "ipc", "uts", "net", "cgroup"].map(namespace));
     checks.push(cgroups());
+    checks.extend([packet_filter(), forwarding()]);
     checks.push(data_directory(host));
     let broken = |flavour: &Flavour| {
         checks.iter().any(|check| check.verdict == Verdict::Failed && check.needed_by.contains(flavour))
@@ -189,6 +190,30 @@ fn cgroups() -> Check {
             check("cgroups", ON_HOST, found, warning("boot with systemd.unified_cgroup_hierarchy=1"))
         }
     }
+}
+
+/// Rules of networks.
+fn packet_filter() -> Check {
+    const NAME: &str = "packet filter";
+    match hull_network::probe() {
+        Ok(version) => check(NAME, ALL, version, None),
+        Err(why) => {
+            let way_out = "install nftables on a kernel with CONFIG_NF_TABLES_INET, NF_NAT and NETFILTER_INGRESS; without, \
+                           pods run with --net=none only";
+            check(NAME, ALL, hull_errors::chain(&why), warning(way_out))
+        }
+    }
+}
+
+/// Whether packets of pods are passed on. The first pod of a network switches it on, if nothing else has.
+fn forwarding() -> Check {
+    let found = match (hull_network::is_on(), hull_network::has_ipv6()) {
+        ((true, true), _) => "this host forwards IPv4 and IPv6",
+        ((true, false), false) => "this host forwards IPv4, and has no IPv6",
+        (_, true) => "this host will forward IPv4 and IPv6 from the first pod with a network on",
+        (_, false) => "this host will forward IPv4 from the first pod with a network on, and has no IPv6",
+    };
+    check("forwarding", ALL, found.into(), None)
 }
 
 fn warning(way_out: &str) -> Option<(Verdict, String)> {

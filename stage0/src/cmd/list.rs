@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hull_errors::Doing;
 
-use super::view::{PodView, absolute_time, relative_time};
+use super::view::{NetworkView, PodView, absolute_time, relative_time};
 use crate::cli::pod::ListArgs;
 use crate::host::Host;
 use crate::table::lay_out;
@@ -24,7 +24,8 @@ pub(crate) fn list(args: &ListArgs, host: &Host) -> Result<ExitCode, Error> {
 fn rows(views: &[PodView], args: &ListArgs) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     if !args.no_legend {
-        let mut heads = vec!["UUID", "APP", "IMAGE NAME", "STATE", "CREATED", "STARTED", "STAGE1"];
+        let mut heads =
+            vec!["UUID", "APP", "IMAGE NAME", "STATE", "CREATED", "STARTED", "NETWORKS", "STAGE1"];
         if args.full {
             heads.insert(3, "IMAGE ID");
         }
@@ -54,6 +55,7 @@ fn pod_rows(view: &PodView, full: bool, now: u64) -> Vec<Vec<String>> {
             of_pod(view.state.into()),
             of_pod(time(view.created_at)),
             of_pod(time(view.started_at)),
+            of_pod(NetworkView::text(&view.networks)),
             of_pod(view.stage1.unwrap_or_default().into()),
         ]);
         row

@@ -25,6 +25,7 @@ mod call;
 mod environment;
 mod manifest;
 mod names;
+mod net;
 mod view;
 
 use std::fs;

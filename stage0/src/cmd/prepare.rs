@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use hull_errors::Doing;
 use hull_image::{Image, ImageKind, PullPolicy, Store};
+use hull_network::Networking;
 use hull_pod::contract::{self, Machine};
 use hull_pod::dir::{CONTRACT, MANIFEST};
 use hull_pod::manifest::{
@@ -17,10 +18,11 @@ use hull_pod::{AppName, Contract, Flavour, Manifest, PodDir, PodId, Prepared, Pr
 
 use super::environment::{self, Environment};
 use super::fetch::Wanted;
-use super::{manifest, names};
+use super::{manifest, names, net};
 use crate::cli::app::AppWish;
 use crate::cli::insecure;
 use crate::cli::names::NameArgs;
+use crate::cli::net::NetArgs;
 use crate::cli::pod::{PodArgs, Strictness};
 use crate::host::kvm::Kvm;
 use crate::host::{AGENT, Host, KERNEL};
@@ -44,6 +46,7 @@ pub(super) struct Standing<'a> {
     pub(super) interactive: bool,
     pub(super) detached: bool,
     pub(super) names: Option<&'a NameArgs>,
+    pub(super) nets: Option<&'a NetArgs>,
 }
 
 /// A pod that is ready, and the stage1 to give it to. Almost everything that can go wrong before a stage1
@@ -64,7 +67,9 @@ pub(super) fn prepare_pod(
         None => asked_for(args, host, &store)?,
     };
     check_apps(&manifest, flavour, standing.interactive)?;
-    let contract = Contract { roots, ..contract(args, standing, host, flavour, &id)? };
+    let network = standing.nets.map(|nets| net::networking(nets, flavour, &manifest)).transpose()?;
+    let network = network.unwrap_or_default();
+    let contract = Contract { roots, network, ..contract(args, standing, host, flavour, &id)? };
     let doing = || format!("prepare pod {id}");
     for warning in wire::check(&manifest, &contract).doing(Kind::User, doing)? {
         eprintln!("{warning}");
@@ -123,7 +128,8 @@ fn asked_for(args: &PodArgs, host: &Host, store: &Store) -> Result<(Manifest, Ve
         apps.push(runtime_app(wish, &of_pod, &image)?);
         roots.push(image.erofs);
     }
-    Ok((Manifest { volumes: args.volume.clone(), ..Manifest::new(apps) }, roots))
+    let (volumes, ports) = (args.volume.clone(), args.port.clone());
+    Ok((Manifest { volumes, ports, ..Manifest::new(apps) }, roots))
 }
 
 /// The pod of a manifest, likewise. Its images are in the store, or nowhere.
@@ -139,19 +145,9 @@ fn described(
         let app = image_app(&image)?;
         Ok((image.name, serde_json::to_value(app).doing(Kind::Host, || "read the image's app".into())?))
     })?;
-    check_honoured(&manifest)?;
     let root = |app: &RuntimeApp| Ok(wanted.fetch(&app.image.id, None, store)?.erofs);
     let roots = manifest.apps.iter().map(root).collect::<Result<_, Error>>()?;
     Ok((manifest, roots))
-}
-
-/// What a manifest may ask for and no pod of this version would get.
-fn check_honoured(manifest: &Manifest) -> Result<(), Error> {
-    if manifest.ports.is_empty() {
-        return Ok(());
-    }
-    let text = "use the pod manifest: ports in a manifest are not carried out by this version";
-    Err(Error::new(Kind::User, text))
 }
 
 /// What must hold for the apps together.
@@ -350,6 +346,7 @@ fn contract(
         resolver: names.map(names::resolver).transpose()?.flatten(),
         hostname,
         roots: vec![],
+        network: Networking::default(),
         agent: host.installed(AGENT)?,
         machine,
         interactive: standing.interactive,
@@ -377,7 +374,6 @@ fn no_machine(args: &PodArgs, flavour: Flavour) -> Result<Option<Machine>, Error
         ("--vm-memory", args.vm_memory.is_some()),
         ("--vm-cpus", args.vm_cpus.is_some()),
         ("--hostname", args.hostname.is_some() && flavour == Flavour::Fly),
-        ("--net", args.net.is_some() && flavour == Flavour::Fly),
     ];
     match meant.into_iter().find(|(_, given)| *given) {
         None => Ok(None),

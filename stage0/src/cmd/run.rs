@@ -14,16 +14,20 @@ use hull_pod::dir::CONTRACT;
 use hull_pod::{Contract, Found, PodDir, PodId, Pods, Prepared, Running, State, Waived};
 
 use super::call::{ask, call};
-use super::names;
 use super::prepare::{Standing, check_interactive, discard, prepare_pod};
+use super::{names, net};
 use crate::cli::insecure;
 use crate::cli::pod::{RunArgs, RunPreparedArgs};
 use crate::host::Host;
 use crate::{Error, Kind};
 
 pub(crate) fn run(args: &RunArgs, host: &Host) -> Result<ExitCode, Error> {
-    let standing =
-        Standing { interactive: args.interactive, detached: args.detach, names: Some(&args.names) };
+    let standing = Standing {
+        interactive: args.interactive,
+        detached: args.detach,
+        names: Some(&args.names),
+        nets: Some(&args.nets),
+    };
     let (pod, stage1) = prepare_pod(&args.pod, standing, host)?;
     match save_uuid(args, pod.id()) {
         Ok(()) => start(pod, &stage1, args.detach, host),
@@ -57,7 +61,10 @@ pub(crate) fn run_prepared(args: &RunPreparedArgs, host: &Host) -> Result<ExitCo
     check_interactive(interactive, contract.roots.len())?;
     let hosts = names::hosts(&args.names, contract.flavour, &contract.hostname)?;
     let resolver = names::resolver(&args.names)?;
-    let contract = Contract { interactive, detached, hosts, resolver, debug: host.debug, waived, ..contract };
+    let manifest = found.manifest().doing(Kind::Host, doing)?;
+    let network = net::networking(&args.nets, contract.flavour, &manifest)?;
+    let debug = host.debug;
+    let contract = Contract { interactive, detached, hosts, resolver, network, debug, waived, ..contract };
     pod.write_json(CONTRACT, &contract).doing(Kind::Host, doing)?;
     start(pod, &stage1, args.detach, host)
 }

@@ -7,7 +7,7 @@ use hull_errors::Doing;
 use hull_pod::{PodId, State};
 
 use super::run::has_started;
-use super::view::{PodView, absolute_time};
+use super::view::{NetworkView, PodView, absolute_time};
 use crate::cli::pod::StatusArgs;
 use crate::cli::values::Wait;
 use crate::host::Host;
@@ -60,6 +60,9 @@ fn print_plain(view: &PodView, state: State) {
     }
     if let Some(stage1) = view.stage1 {
         println!("stage1={stage1}");
+    }
+    if !view.networks.is_empty() {
+        println!("networks={}", NetworkView::text(&view.networks));
     }
     if let Some(pid) = view.pid {
         println!("pid={pid}");

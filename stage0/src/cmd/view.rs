@@ -1,7 +1,9 @@
 //! A pod as `list` and `status` show it; the JSON keys are rkt's.
 
+use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use hull_network::{Attached, IpNet, Record};
 use hull_pod::{Found, State};
 use serde::Serialize;
 
@@ -22,10 +24,53 @@ pub(super) struct PodView {
     pub(super) stage1: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pid: Option<i32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) networks: Vec<NetworkView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) failure: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) warnings: Vec<String>,
+}
+
+/// A network that a running pod is in; the keys are rkt's.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NetworkView {
+    net_name: String,
+    if_name: String,
+    /// Of IPv4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mask: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip6: Option<IpAddr>,
+}
+
+impl NetworkView {
+    fn of(found: &Found) -> Vec<Self> {
+        let record = Record::read(found.path()).ok().flatten().filter(|_| found.state == State::Running);
+        let network = |attached: &Attached| {
+            let ip = attached.addresses.iter().find(|net| net.addr().is_ipv4());
+            Self {
+                net_name: attached.net_name.clone(),
+                if_name: attached.if_name.clone(),
+                ip: ip.map(IpNet::addr),
+                mask: ip.map(IpNet::netmask),
+                ip6: attached.addresses.iter().map(IpNet::addr).find(IpAddr::is_ipv6),
+            }
+        };
+        record.map(|record| record.networks.iter().map(network).collect()).unwrap_or_default()
+    }
+
+    /// `default:ip4=172.16.28.2,default:ip6=…`
+    pub(super) fn text(networks: &[Self]) -> String {
+        let words = networks.iter().flat_map(|network| {
+            let word = |key: &str, ip: Option<IpAddr>| Some(format!("{}:{key}={}", network.net_name, ip?));
+            [word("ip4", network.ip), word("ip6", network.ip6)].into_iter().flatten()
+        });
+        words.collect::<Vec<_>>().join(",")
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -78,6 +123,7 @@ impl PodView {
             started_at: found.started().and_then(seconds),
             stage1: found.contract().ok().map(|contract| contract.flavour.as_str()),
             pid: found.pid(),
+            networks: NetworkView::of(found),
             failure: status.failure,
             warnings: status.warnings,
         }

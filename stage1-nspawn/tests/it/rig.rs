@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use hull_network::Networking;
 use hull_pod::dir::{CONTRACT, MANIFEST, SUBCGROUP};
 use hull_pod::manifest::{App, RuntimeApp, RuntimeImage};
 use hull_pod::{Contract, Flavour, Manifest, PodDir, PodId, Pods, contract};
@@ -77,6 +78,7 @@ impl Rig {
             interactive: false,
             detached: false,
             lenient: false,
+            network: if flavour == Flavour::Fly { Networking::Host } else { Networking::default() },
             waived: hull_pod::Waived::default(),
             debug: false,
         };

@@ -1,0 +1,238 @@
+//! One request at a time to the kernel's routing socket (rtnetlink(7)), each with its answer.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+
+use hull_errors::Doing;
+use ipnet::IpNet;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+
+use crate::namespace::Namespace;
+use crate::record::Route;
+use crate::{Error, Kind};
+
+/// Longest answer in one datagram, in bytes: the kernel's own limit for dumps is 32 KiB.
+const ANSWER_MAX: usize = 64 << 10;
+
+/// A socket of the namespace that it was opened in.
+#[derive(Debug)]
+pub(crate) struct Netlink(Socket);
+
+/// An interface as the kernel shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) mac: Vec<u8>,
+    pub(crate) mtu: u32,
+}
+
+impl Netlink {
+    pub(crate) fn open() -> Result<Self, Error> {
+        let open = || -> io::Result<Socket> {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            socket.connect(&SocketAddr::new(0, 0))?;
+            Ok(socket)
+        };
+        open().doing(Kind::Host, || "open the kernel's routing socket".into()).map(Self)
+    }
+
+    /// Makes a pair of interfaces, one here and one in `peers`. Both are down.
+    pub(crate) fn add_pair(&mut self, name: &str, peer: &str, peers: &Namespace) -> Result<(), Error> {
+        let mut other = LinkMessage::default();
+        other.attributes =
+            vec![LinkAttribute::IfName(peer.into()), LinkAttribute::NetNsFd(peers.file().as_raw_fd())];
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(name.into()),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Veth),
+                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other))),
+            ]),
+        ];
+        self.create(RouteNetlinkMessage::NewLink(message))
+            .doing(Kind::Host, || format!("make interfaces {name} and {peer}"))
+    }
+
+    /// Looks for an interface.
+    pub(crate) fn find_link(&mut self, name: &str) -> Result<Option<Link>, Error> {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![LinkAttribute::IfName(name.into())];
+        let answers = match self.ask(RouteNetlinkMessage::GetLink(message), NLM_F_ACK) {
+            Err(why) if is_missing(&why) => return Ok(None),
+            other => other.doing(Kind::Host, || format!("look for interface {name}"))?,
+        };
+        Ok(answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(Link {
+                index: link.header.index,
+                mac: link.attributes.iter().find_map(mac).unwrap_or_default(),
+                mtu: link.attributes.iter().find_map(mtu).unwrap_or_default(),
+            }),
+            _ => None,
+        }))
+    }
+
+    /// The interface of this name, which must be there.
+    pub(crate) fn link(&mut self, name: &str) -> Result<Link, Error> {
+        self.find_link(name)?
+            .ok_or_else(|| Error::new(Kind::Host, format!("find interface {name}: there is none")))
+    }
+
+    pub(crate) fn bring_up(&mut self, index: u32) -> Result<(), Error> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        self.change(RouteNetlinkMessage::SetLink(message))
+            .doing(Kind::Host, || format!("bring up interface {index}"))
+    }
+
+    /// Removes an interface, if there is one of this name.
+    pub(crate) fn remove_link(&mut self, name: &str) -> Result<(), Error> {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![LinkAttribute::IfName(name.into())];
+        match self.change(RouteNetlinkMessage::DelLink(message)) {
+            Err(why) if is_missing(&why) => Ok(()),
+            other => other.doing(Kind::Host, || format!("remove interface {name}")),
+        }
+    }
+
+    /// Adds an address that nobody else is asked about, and no route with it.
+    pub(crate) fn add_address(&mut self, index: u32, address: IpNet) -> Result<(), Error> {
+        let mut message = AddressMessage::default();
+        message.header.family = family(address.addr());
+        message.header.prefix_len = address.prefix_len();
+        message.header.index = index;
+        message.attributes = vec![
+            AddressAttribute::Local(address.addr()),
+            AddressAttribute::Address(address.addr()),
+            AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute),
+        ];
+        self.create(RouteNetlinkMessage::NewAddress(message))
+            .doing(Kind::Host, || format!("give interface {index} address {address}"))
+    }
+
+    pub(crate) fn add_route(&mut self, index: u32, route: &Route) -> Result<(), Error> {
+        let destination = route.destination.trunc();
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(destination.addr());
+        message.header.destination_prefix_length = destination.prefix_len();
+        message.header.table = netlink_packet_route::route::RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Static;
+        message.header.kind = RouteType::Unicast;
+        let on_link = route.gateway.is_none() && destination.addr().is_ipv4();
+        message.header.scope = if on_link { RouteScope::Link } else { RouteScope::Universe };
+        message.attributes =
+            vec![RouteAttribute::Destination(route_address(destination.addr())), RouteAttribute::Oif(index)];
+        message.attributes.extend(route.gateway.map(|ip| RouteAttribute::Gateway(route_address(ip))));
+        self.create(RouteNetlinkMessage::NewRoute(message))
+            .doing(Kind::Host, || format!("add the route to {destination}"))
+    }
+
+    /// Where the host's routes of one family lead to; default routes are not among them.
+    pub(crate) fn destinations(&mut self, ipv6: bool) -> Result<Vec<IpNet>, Error> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+        let answers = self
+            .ask(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)
+            .doing(Kind::Host, || "list the host's routes".into())?;
+        Ok(answers.into_iter().filter_map(destination).collect())
+    }
+
+    fn create(&mut self, message: RouteNetlinkMessage) -> io::Result<()> {
+        self.ask(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL).map(drop)
+    }
+
+    fn change(&mut self, message: RouteNetlinkMessage) -> io::Result<()> {
+        self.ask(message, NLM_F_ACK).map(drop)
+    }
+
+    /// Sends a request and reads up to the end of the answer.
+    pub(crate) fn ask(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | flags;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.0.send(&bytes, 0)?;
+        let mut answers = vec![];
+        loop {
+            let mut datagram = Vec::with_capacity(ANSWER_MAX);
+            self.0.recv(&mut datagram, 0)?;
+            let mut rest = datagram.as_slice();
+            while !rest.is_empty() {
+                let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest);
+                let answer = answer.map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+                // Messages begin at multiples of four bytes: netlink(7).
+                let length = (answer.header.length as usize).next_multiple_of(4);
+                rest = rest.get(length.max(16)..).unwrap_or_default();
+                match answer.payload {
+                    NetlinkPayload::Done(_) => return Ok(answers),
+                    NetlinkPayload::Error(error) => match error.code {
+                        None => return Ok(answers),
+                        Some(_) => return Err(error.to_io()),
+                    },
+                    NetlinkPayload::InnerMessage(inner) => answers.push(inner),
+                    _ => (),
+                }
+            }
+        }
+    }
+}
+
+/// How the kernel says that there is no such interface.
+fn is_missing(why: &io::Error) -> bool {
+    why.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32)
+}
+
+fn mac(attribute: &LinkAttribute) -> Option<Vec<u8>> {
+    match attribute {
+        LinkAttribute::Address(mac) => Some(mac.clone()),
+        _ => None,
+    }
+}
+
+fn mtu(attribute: &LinkAttribute) -> Option<u32> {
+    match attribute {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    }
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn route_address(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(ip) => RouteAddress::Inet(ip),
+        IpAddr::V6(ip) => RouteAddress::Inet6(ip),
+    }
+}
+
+fn destination(answer: RouteNetlinkMessage) -> Option<IpNet> {
+    let RouteNetlinkMessage::NewRoute(route) = answer else { return None };
+    let address = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    })?;
+    IpNet::new(address, route.header.destination_prefix_length).ok()
+}

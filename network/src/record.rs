@@ -1,0 +1,113 @@
+//! `net-info.json` in the pod's directory: what the host has of a pod's networks, written before it is made.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::net::IpAddr;
+use std::path::Path;
+
+use hull_errors::Doing;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::netlink::Netlink;
+use crate::{Error, Kind, nft};
+
+const FILE: &str = "net-info.json";
+
+/// What the host has of a pod's networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Record {
+    /// The pod's table of rules.
+    pub table: Option<String>,
+    pub networks: Vec<Attached>,
+}
+
+/// A network that the pod is in; the keys are rkt's, and some more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Attached {
+    pub net_name: String,
+    /// The interface in the pod.
+    pub if_name: String,
+    /// The host's end of it, to be removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_if_name: Option<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mac: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// The pod's addresses; empty before they are known.
+    #[serde(default)]
+    pub addresses: Vec<IpNet>,
+    #[serde(default)]
+    pub routes: Vec<Route>,
+    #[serde(default)]
+    pub dns: Dns,
+}
+
+/// A route of the pod's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    pub destination: IpNet,
+    /// Absent: whoever is at the other end of the interface.
+    pub gateway: Option<IpAddr>,
+}
+
+/// What a network says about names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dns {
+    pub nameservers: Vec<IpAddr>,
+    pub domain: Option<String>,
+    pub search: Vec<String>,
+    pub options: Vec<String>,
+}
+
+impl Record {
+    /// Reads the record of the pod in `dir`; absent: it is in no network.
+    ///
+    /// # Errors
+    /// The host's, or the file says something else.
+    pub fn read(dir: &Path) -> Result<Option<Self>, Error> {
+        let path = dir.join(FILE);
+        let doing = || format!("read {}", path.display());
+        match fs::read(&path) {
+            Err(why) if why.kind() == ErrorKind::NotFound => Ok(None),
+            Err(why) => Err(Error::because(Kind::Host, doing(), why)),
+            Ok(bytes) => serde_json::from_slice(&bytes).doing(Kind::Host, doing).map(Some),
+        }
+    }
+
+    /// Writes it, whole or not at all.
+    pub(crate) fn write(&self, dir: &Path) -> Result<(), Error> {
+        let (part, whole) = (dir.join(format!("{FILE}.part")), dir.join(FILE));
+        let write = || -> std::io::Result<()> {
+            File::create(&part)?.write_all(&serde_json::to_vec_pretty(self)?)?;
+            fs::rename(&part, &whole)
+        };
+        write().doing(Kind::Host, || format!("write {}", whole.display()))
+    }
+}
+
+/// Undoes what the record of the pod in `dir` says, and then has no record. Nobody else may be at it: hold the
+/// pod's lock. Half of it may have been undone before, or never done.
+///
+/// # Errors
+/// The host's; the record is still there then.
+pub fn disconnect(dir: &Path) -> Result<(), Error> {
+    let Some(record) = Record::read(dir)? else { return Ok(()) };
+    if let Some(table) = &record.table {
+        nft::remove(table)?;
+    }
+    let mut links: Vec<_> = record.networks.iter().filter_map(|n| n.host_if_name.as_deref()).collect();
+    links.reverse();
+    if !links.is_empty() {
+        let mut netlink = Netlink::open()?;
+        for link in links {
+            netlink.remove_link(link)?;
+        }
+    }
+    fs::remove_file(dir.join(FILE)).doing(Kind::Host, || format!("remove {FILE} of {}", dir.display()))
+}

@@ -1,0 +1,200 @@
+//! From names of networks and ports to what a stage1 is told.
+
+use std::net::Ipv4Addr;
+
+use hull_errors::Doing;
+use hull_network::{BuiltIn, Forward, Network, Networking, Plan, Protocol};
+use hull_pod::manifest::{ExposedPort, Port};
+use hull_pod::{Flavour, Manifest};
+
+use crate::cli::net::{NetArgs, NetWish};
+use crate::{Error, Kind};
+
+/// What surrounds a pod of this manifest.
+pub(super) fn networking(args: &NetArgs, flavour: Flavour, manifest: &Manifest) -> Result<Networking, Error> {
+    let wishes = args.net.as_slice();
+    if let Some(twice) =
+        wishes.iter().enumerate().find(|(n, wish)| wishes[..*n].iter().any(|w| w.name == wish.name))
+    {
+        return refuse(format!("network {} is named twice", twice.1.name));
+    }
+    for alone in wishes.iter().filter(|wish| ["none", "host", "all"].contains(&wish.name.as_str())) {
+        if wishes.len() > 1 || !alone.args.is_empty() {
+            return refuse(format!("--net={} stands alone, without arguments or other networks", alone.name));
+        }
+    }
+    let networking = match wishes {
+        [] if flavour == Flavour::Fly => Networking::Host,
+        [wish] if wish.name == "host" => match flavour {
+            Flavour::Kvm => {
+                return refuse(
+                    "--net=host: a VM cannot share the host's network; use --net=default, or --stage1=nspawn"
+                        .into(),
+                );
+            }
+            Flavour::Nspawn | Flavour::Fly => Networking::Host,
+        },
+        [] => Networking::default(),
+        [wish] if wish.name == "none" => Networking::default(),
+        _ if flavour == Flavour::Kvm => {
+            return refuse(
+                "a VM of this version has no network device: use --net=none, or --stage1=nspawn".into(),
+            );
+        }
+        [wish] if wish.name == "all" => {
+            let all = BuiltIn::ALL.map(|network| Network { network, ip: None });
+            Networking::Own(Plan { networks: all.into(), forwards: vec![] })
+        }
+        wishes => {
+            let networks = named(wishes)?;
+            Networking::Own(Plan { networks, forwards: vec![] })
+        }
+    };
+    with_ports(networking, manifest)
+}
+
+fn refuse<T>(text: String) -> Result<T, Error> {
+    Err(Error::new(Kind::User, text))
+}
+
+fn named(wishes: &[NetWish]) -> Result<Vec<Network>, Error> {
+    let find = |name: &str| BuiltIn::ALL.into_iter().find(|network| network.name() == name);
+    let missing: Vec<&str> =
+        wishes.iter().map(|wish| wish.name.as_str()).filter(|name| find(name).is_none()).collect();
+    if !missing.is_empty() {
+        return refuse(format!("networks not found: {}", missing.join(", ")));
+    }
+    let network = |wish: &NetWish| {
+        let network = find(&wish.name).expect("what is not found has been refused");
+        Ok(Network { network, ip: address(wish)? })
+    };
+    wishes.iter().map(network).collect()
+}
+
+/// The only argument that a built-in network knows.
+fn address(wish: &NetWish) -> Result<Option<Ipv4Addr>, Error> {
+    let mut ip = None;
+    for (key, value) in &wish.args {
+        match key.as_str() {
+            "IP" => {
+                let parsed = value.parse();
+                let doing = || format!("join network {} as {value:?}", wish.name);
+                ip = Some(parsed.doing(Kind::User, doing)?);
+            }
+            _ => return refuse(format!("network {} knows no argument {key}: only IP", wish.name)),
+        }
+    }
+    Ok(ip)
+}
+
+fn with_ports(networking: Networking, manifest: &Manifest) -> Result<Networking, Error> {
+    let ports = &manifest.ports;
+    match networking {
+        networking if ports.is_empty() => Ok(networking),
+        Networking::Own(plan) if !plan.networks.is_empty() => {
+            let forwards = ports.iter().map(|port| forward(port, manifest)).collect::<Result<Vec<_>, _>>()?;
+            // Found out before anything is made; the stage1 holds them.
+            hull_network::hold(&forwards).map(drop).doing(Kind::User, || "prepare the pod's ports".into())?;
+            Ok(Networking::Own(Plan { forwards, ..plan }))
+        }
+        Networking::Host => {
+            refuse("--port: the pod has the host's network, and its ports are the host's".into())
+        }
+        Networking::Own(_) => refuse("--port: the pod is in no network; name one with --net".into()),
+    }
+}
+
+fn forward(exposed: &ExposedPort, manifest: &Manifest) -> Result<Forward, Error> {
+    let named = |port: &&Port| port.name == exposed.name;
+    let declared = manifest.apps.iter().flat_map(|app| &app.app.ports).find(named).cloned();
+    let port = exposed.pod_port.clone().or(declared).or_else(|| spelled_out(&exposed.name));
+    let Some(port) = port else {
+        let all: Vec<&str> =
+            manifest.apps.iter().flat_map(|app| &app.app.ports).map(|port| port.name.as_str()).collect();
+        let known =
+            if all.is_empty() { "its images name none".into() } else { format!("it has {}", all.join(", ")) };
+        return refuse(format!(
+            "publish port {:?}: the pod has no such port: {known}; NUMBER-tcp and NUMBER-udp always work",
+            exposed.name
+        ));
+    };
+    let protocol = match port.protocol.as_str() {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        other => return refuse(format!("publish port {:?}: {other} is neither tcp nor udp", exposed.name)),
+    };
+    Ok(Forward {
+        protocol,
+        host_ip: exposed.host_ip,
+        host_port: exposed.host_port,
+        pod_port: port.port,
+        count: port.count.max(1),
+    })
+}
+
+/// `80-tcp`, as the ports of OCI images are named.
+fn spelled_out(name: &str) -> Option<Port> {
+    let (number, protocol) = name.split_once('-')?;
+    let port = number.parse().ok().filter(|port| *port != 0)?;
+    let known = ["tcp", "udp"].contains(&protocol);
+    known.then(|| Port {
+        name: name.into(),
+        protocol: protocol.into(),
+        port,
+        count: 1,
+        socket_activated: false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(words: &str, flavour: Flavour, ports: &[&str]) -> Result<Networking, String> {
+        let net = words.split_whitespace().map(|word| word.parse().unwrap()).collect();
+        let mut manifest = Manifest::new(vec![]);
+        let port = |name: &&str| ExposedPort {
+            name: (*name).into(),
+            host_port: 1,
+            host_ip: Some(Ipv4Addr::LOCALHOST.into()),
+            pod_port: None,
+        };
+        manifest.ports = ports.iter().map(port).collect();
+        networking(&NetArgs { net }, flavour, &manifest).map_err(|why| why.to_string())
+    }
+
+    #[test]
+    fn a_flavour_has_the_networks_that_it_can() {
+        assert_eq!(ask("", Flavour::Fly, &[]), Ok(Networking::Host));
+        assert_eq!(ask("host", Flavour::Nspawn, &[]), Ok(Networking::Host));
+        assert_eq!(ask("none", Flavour::Kvm, &[]), Ok(Networking::default()));
+        let why = ask("host", Flavour::Kvm, &[]).unwrap_err();
+        assert!(why.contains("--net=default") && why.contains("nspawn"), "{why}");
+        let Ok(Networking::Own(plan)) =
+            ask("default-restricted default:IP=172.16.28.7", Flavour::Nspawn, &[])
+        else {
+            panic!("these are networks");
+        };
+        let names: Vec<_> =
+            plan.networks.iter().map(|n| (n.network.name(), n.ip.map(|ip| ip.to_string()))).collect();
+        assert_eq!(names, [("default-restricted", None), ("default", Some("172.16.28.7".into()))]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (words, ports, said) in [
+            ("none default", &[][..], "alone"),
+            ("host:IP=1.1.1.1", &[], "alone"),
+            ("default default", &[], "twice"),
+            ("default nope", &[], "networks not found: nope"),
+            ("default:IP=x", &[], "default"),
+            ("default:MAC=x", &[], "MAC"),
+            ("none", &["80-tcp"], "--net"),
+            ("host", &["80-tcp"], "host's"),
+            ("default", &["http"], "NUMBER-tcp"),
+        ] {
+            let why = ask(words, Flavour::Nspawn, ports).unwrap_err();
+            assert!(why.contains(said), "{words}: {why}");
+        }
+    }
+}

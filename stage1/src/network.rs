@@ -1,0 +1,35 @@
+//! The pod's networks, before its machine and after it.
+
+use hull_errors::{Doing, chain};
+use hull_network::{Connected, Networking};
+
+use crate::{Error, Kind, Pod};
+
+/// A pod's networks while it lives. Dropping it takes the pod off them.
+#[derive(Debug)]
+pub struct Networks(Option<Connected>);
+
+impl Networks {
+    /// The namespace that the pod's processes are to enter; `None`: they stay in the host's.
+    pub fn namespace(&self) -> Option<&hull_network::Namespace> {
+        self.0.as_ref().map(Connected::namespace)
+    }
+}
+
+impl Drop for Networks {
+    fn drop(&mut self) {
+        if let Some(Err(why)) = self.0.take().map(Connected::disconnect) {
+            eprintln!("{}; hull gc tries again", chain(&why));
+        }
+    }
+}
+
+/// Connects the pod as its contract says.
+///
+/// # Errors
+/// A network cannot be had.
+pub fn connect(pod: &Pod) -> Result<Networks, Error> {
+    let Networking::Own(plan) = &pod.contract.network else { return Ok(Networks(None)) };
+    let connected = hull_network::connect(&pod.path, pod.contract.pod.as_str(), plan);
+    Ok(Networks(Some(connected.doing(Kind::Host, || "connect the pod".into())?)))
+}

@@ -121,8 +121,8 @@ fn attempt(deed: &str) -> io::Result<()> {
         "chmod-output" => call(libc::SYS_fchmod, [1, 0o777, 0, 0, 0, 0]),
         "chown-output" => call(libc::SYS_fchown, [1, 0, 0, 0, 0, 0]),
         "write-output" => call(libc::SYS_pwrite64, [1, c"x".as_ptr() as i64, 1, 0, 0, 0]),
-        "write-far-output" => call(libc::SYS_pwrite64, [1, c"x".as_ptr() as i64, 1, 65 << 30, 0, 0]),
-        "grow-output" => call(libc::SYS_ftruncate, [1, 65 << 30, 0, 0, 0, 0]),
+        "write-far-output" => call(libc::SYS_pwrite64, [1, c"x".as_ptr() as i64, 1, 97 << 30, 0, 0]),
+        "grow-output" => call(libc::SYS_ftruncate, [1, 97 << 30, 0, 0, 0, 0]),
         "write-other" => call(libc::SYS_pwrite64, [0, c"x".as_ptr() as i64, 1, 0, 0, 0]),
         "allocate-output" => call(libc::SYS_fallocate, [1, 0, 0, 1 << 20, 0, 0]),
         "send-elsewhere" => {

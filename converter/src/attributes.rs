@@ -21,15 +21,13 @@ pub(crate) struct Time {
     pub(crate) nanoseconds: u32,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Attributes {
     /// The low twelve bits of `st_mode`.
     pub(crate) permissions: u16,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) modified: Time,
-    /// Sorted by name, each name once.
-    pub(crate) xattrs: Vec<Xattr>,
 }
 
 /// An extended attribute; the name is whole, `security.capability` say.
@@ -62,5 +60,10 @@ impl DeviceNumber {
     /// As `new_encode_dev` of include/linux/kdev_t.h.
     pub(crate) fn encoded(self) -> u32 {
         (self.minor & 0xff) | (self.major << 8) | ((self.minor & !0xff) << 12)
+    }
+
+    /// The other way.
+    pub(crate) fn decoded(encoded: u32) -> Self {
+        Self { major: (encoded >> 8) & 0xfff, minor: (encoded & 0xff) | ((encoded >> 12) & 0xf_ff00) }
     }
 }

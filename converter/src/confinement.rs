@@ -7,10 +7,10 @@ use hull_jail::Argument::{Has, Is, Lacks};
 use hull_jail::{Calls, Entered, IdRange, Jail, Limits};
 
 use crate::Error;
-use crate::erofs::IMAGE_SIZE_MAX;
+use crate::scratch;
 
-/// Memory of its own that the process may use.
-const MEMORY_MAX: u64 = 768 << 20;
+/// Memory of its own that the process may use: of these it touches 64 MiB at most, whatever it reads.
+const MEMORY_MAX: u64 = 128 << 20;
 
 /// Processor time for one job: what the largest image takes if it is compressed by xz, several times over.
 const CPU_SECONDS_MAX: u64 = 4 * 3600;
@@ -28,7 +28,7 @@ pub fn enter(kept: &[BorrowedFd<'_>]) -> Result<Entered, Error> {
     let files = kept.iter().max().map_or(0, |highest| highest.unsigned_abs() + 1);
     let limits = Limits {
         memory: MEMORY_MAX,
-        file_size: IMAGE_SIZE_MAX,
+        file_size: scratch::END,
         files: files.into(),
         cpu_seconds: CPU_SECONDS_MAX,
     };

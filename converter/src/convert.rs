@@ -4,7 +4,6 @@
 mod tests;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader};
 
@@ -14,10 +13,11 @@ use hull_converter_protocol::{
 
 use crate::Error;
 use crate::decompress::{Limited, uncompressed};
-use crate::erofs::{self, DataArea};
+use crate::erofs::{self, DataArea, is_short};
 use crate::error::{reading, way_out, writing};
+use crate::scratch::{Pages, Tail, Tails};
 use crate::tar_stream::{Content, Entry, EntryKind, TarStream};
-use crate::tree::{Extent, New, NodeId, NodeKind, Tree, TreePath};
+use crate::tree::{Extent, Facts, New, NodeKind, Tree, TreePath, Trouble};
 use crate::whitelist::Whitelist;
 
 /// Writes the image `id` to `output`, an empty file.
@@ -34,26 +34,26 @@ pub(crate) fn convert<'a>(
         return Err(Error::new(Kind::TooLarge, text));
     }
     let budget = Cell::new(UNCOMPRESSED_MAX);
-    let mut conversion =
-        Conversion { tree: Tree::new(), data: DataArea::new(output), hidden: BTreeMap::new() };
+    let cannot_write = |e: io::Error| {
+        Error::because(writing(&e), format!("write the metadata of image {id}{}", way_out(&e)), e)
+    };
+    let tree = Tree::new(Pages::new(output)).map_err(cannot_write)?;
+    let mut conversion = Conversion { tree, data: DataArea::new(output), tails: Tails::new(output) };
     for (index, (layer, file)) in layers.enumerate() {
         if index > 0 {
             conversion.tree.next_layer();
         }
         conversion.layer(layer, file, &budget)?;
     }
-    let Conversion { tree, data, .. } = conversion;
-    let written = erofs::finish(data, output, &tree, id.first_bytes());
-    written.map_err(|e| {
-        Error::because(writing(&e), format!("write the metadata of image {id}{}", way_out(&e)), e)
-    })
+    let Conversion { mut tree, data, tails } = conversion;
+    erofs::finish(data, tails, output, &mut tree, id.first_bytes()).map_err(cannot_write)
 }
 
 struct Conversion<'a> {
-    tree: Tree,
+    tree: Tree<'a>,
     data: DataArea<'a>,
-    /// Files of the current layer that do not show, for links to them that do.
-    hidden: BTreeMap<TreePath, NodeId>,
+    /// The contents of short files.
+    tails: Tails<'a>,
 }
 
 /// What is to be done with the entries of a layer.
@@ -86,18 +86,20 @@ impl Conversion<'_> {
         while let Some(entry) = tar.next_entry()? {
             let shown = shown(&entry.path);
             let done = self.entry(entry, &rules, &mut tar);
-            done.and_then(|()| self.give_back()).map_err(|stop| match stop {
+            done.and_then(|()| Ok(self.give_back()?)).map_err(|stop| match stop {
                 Stop::Refused(text) => {
                     Error::new(Kind::Corrupt, format!("convert {name}: entry `{shown}`: {text}"))
                 }
                 Stop::Unreadable(error) => error,
                 Stop::Unwritable(e) => {
-                    let doing = format!("convert {name}: entry `{shown}`: write its content{}", way_out(&e));
+                    let doing =
+                        format!("convert {name}: entry `{shown}`: write it to the image{}", way_out(&e));
                     Error::because(writing(&e), doing, e)
                 }
             })?;
         }
-        std::mem::take(&mut self.hidden).into_values().for_each(|node| self.tree.let_go(node));
+        let forgotten = self.tree.forget_hidden().and_then(|()| self.give_back());
+        forgotten.map_err(|e| Error::because(writing(&e), format!("convert {name}{}", way_out(&e)), e))?;
         let got = tar.finish()?.into_inner().finish();
         match &layer.flavour {
             Flavour::Oci { diff_id } if *diff_id != got => {
@@ -119,62 +121,29 @@ impl Conversion<'_> {
         };
         let Some(path) = path else { return Ok(()) };
         let is_directory = matches!(entry.kind, EntryKind::Directory);
-        if let Rules::Aci(whitelist) = rules
-            && !whitelist.shows_all()
-            && !(if is_directory { whitelist.shows_directory(&path) } else { whitelist.shows(&path) })
-        {
-            return if is_directory { Ok(()) } else { self.hide(path, entry, rules, tar) };
+        let hides = !shows(rules, &path, is_directory);
+        if hides && is_directory {
+            return Ok(());
         }
+        let facts = Facts { attributes: entry.attributes, xattrs: erofs::xattr_body(&entry.xattrs) };
         let new = match entry.kind {
-            EntryKind::Directory => New::Directory(entry.attributes),
+            EntryKind::Directory => New::Directory(facts),
             EntryKind::HardLink(target) => {
                 let target = link_target(&target, rules)?;
-                self.hidden.get(&target).map_or(New::HardLink(target), |node| New::Again(*node))
+                match self.tree.hidden(&target)? {
+                    Some(node) if !hides => New::Again(node),
+                    _ => New::HardLink(target),
+                }
             }
-            other => New::Other(self.node_kind(other, tar)?, entry.attributes),
+            EntryKind::File(content) => New::Other(self.content(&content, facts.xattrs.len(), tar)?, facts),
+            EntryKind::Symlink(target) => New::Symlink(target, facts),
+            EntryKind::CharacterDevice(number) => New::Other(NodeKind::CharacterDevice(number), facts),
+            EntryKind::BlockDevice(number) => New::Other(NodeKind::BlockDevice(number), facts),
+            EntryKind::Fifo => New::Other(NodeKind::Fifo, facts),
         };
-        Ok(self.tree.put(&path, new)?)
-    }
-
-    /// What a node is, its content appended to the output.
-    fn node_kind(&mut self, kind: EntryKind, tar: &mut TarStream<Input<'_>>) -> Result<NodeKind, Stop> {
-        Ok(match kind {
-            EntryKind::File(content) => NodeKind::File(self.content(&content, tar)?),
-            EntryKind::Symlink(target) => NodeKind::Symlink(target.into()),
-            EntryKind::CharacterDevice(number) => NodeKind::CharacterDevice(number),
-            EntryKind::BlockDevice(number) => NodeKind::BlockDevice(number),
-            EntryKind::Fifo => NodeKind::Fifo,
-            EntryKind::Directory | EntryKind::HardLink(_) => unreachable!("its caller puts those itself"),
-        })
-    }
-
-    /// Keeps a file without giving it a name: a hard link that shows may follow.
-    fn hide(
-        &mut self,
-        path: TreePath,
-        entry: Entry,
-        rules: &Rules,
-        tar: &mut TarStream<Input<'_>>,
-    ) -> Result<(), Stop> {
-        let node = match entry.kind {
-            EntryKind::HardLink(target) => {
-                let target = link_target(&target, rules)?;
-                let node = match self.hidden.get(&target) {
-                    Some(node) => *node,
-                    None => self.tree.find_linkable(&target)?,
-                };
-                self.tree.hold(node);
-                node
-            }
-            other => {
-                let kind = self.node_kind(other, tar)?;
-                self.tree.add_unnamed(kind, entry.attributes)?
-            }
-        };
-        if let Some(replaced) = self.hidden.insert(path, node) {
-            self.tree.let_go(replaced);
-        }
-        Ok(())
+        // A hard link that shows may follow what does not.
+        let done = if hides { self.tree.hide(&path, new) } else { self.tree.put(&path, new) };
+        Ok(done?)
     }
 
     /// Carries out a whiteout; `false` if the path is none.
@@ -196,32 +165,65 @@ impl Conversion<'_> {
         Ok(true)
     }
 
-    /// Appends a file's content to the output.
-    fn content(&mut self, content: &Content, tar: &mut TarStream<Input<'_>>) -> Result<Extent, Stop> {
-        let extent = Extent { start: self.data.position(), size: content.size() };
-        let mut position = 0;
-        for segment in content.segments() {
-            self.data.skip(segment.offset - position)?;
-            let mut left = segment.size;
-            while left > 0 {
-                let piece = tar.content(left).map_err(Stop::Unreadable)?;
-                let count = piece.len();
-                self.data.write(piece)?;
-                tar.consume(count);
-                left -= count as u64;
-            }
-            position = segment.offset + segment.size;
+    /// Appends a file's content to the output, or keeps it if it will lie beside its inode.
+    fn content(
+        &mut self,
+        content: &Content,
+        xattrs_size: usize,
+        tar: &mut TarStream<Input<'_>>,
+    ) -> Result<NodeKind, Stop> {
+        let size = content.size();
+        if is_short(size, xattrs_size) {
+            let start = self.tails.position();
+            let (write, skip) = (Tails::append, Tails::append_zeros);
+            copy(content, tar, &mut self.tails, write, skip)?;
+            return Ok(NodeKind::ShortFile(Tail { start, size }));
         }
-        self.data.skip(content.size() - position)?;
+        let start = self.data.position();
+        copy(content, tar, &mut self.data, DataArea::write, DataArea::skip)?;
         self.data.align()?;
-        Ok(extent)
+        Ok(NodeKind::File(Extent { start, size }))
     }
 
-    fn give_back(&mut self) -> Result<(), Stop> {
-        for extent in self.tree.take_freed() {
+    fn give_back(&mut self) -> io::Result<()> {
+        while let Some(extent) = self.tree.take_freed()? {
             self.data.punch(extent)?;
         }
         Ok(())
+    }
+}
+
+/// Copies a file's content, holes and all.
+fn copy<T>(
+    content: &Content,
+    tar: &mut TarStream<Input<'_>>,
+    output: &mut T,
+    write: impl Fn(&mut T, &[u8]) -> io::Result<()>,
+    skip: impl Fn(&mut T, u64) -> io::Result<()>,
+) -> Result<(), Stop> {
+    let mut position = 0;
+    for segment in content.segments() {
+        skip(output, segment.offset - position)?;
+        let mut left = segment.size;
+        while left > 0 {
+            let piece = tar.content(left).map_err(Stop::Unreadable)?;
+            let count = piece.len();
+            write(output, piece)?;
+            tar.consume(count);
+            left -= count as u64;
+        }
+        position = segment.offset + segment.size;
+    }
+    Ok(skip(output, content.size() - position)?)
+}
+
+/// Whether an entry shows in the image.
+fn shows(rules: &Rules, path: &TreePath, is_directory: bool) -> bool {
+    match rules {
+        Rules::Oci => true,
+        Rules::Aci(whitelist) if whitelist.shows_all() => true,
+        Rules::Aci(whitelist) if is_directory => whitelist.shows_directory(path),
+        Rules::Aci(whitelist) => whitelist.shows(path),
     }
 }
 
@@ -236,6 +238,15 @@ enum Stop {
 impl From<String> for Stop {
     fn from(text: String) -> Self {
         Stop::Refused(text)
+    }
+}
+
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Refused(text) => Stop::Refused(text),
+            Trouble::Disk(error) => Stop::Unwritable(error),
+        }
     }
 }
 

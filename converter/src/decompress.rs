@@ -8,11 +8,12 @@ use flate2::bufread::MultiGzDecoder;
 use hull_converter_protocol::{BUFFER_SIZE, UNCOMPRESSED_MAX};
 use lzma_rust2::XzReader;
 
-/// Largest window of a zstd frame, as a power of two: what `zstd -d` accepts without being told.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// Largest window of a zstd frame, as a power of two: 32 MiB. That is the most that builders of images use
+/// (klauspost/compress at its best level); `zstd -19` uses 8 MiB, only `--ultra` and `--long` more.
+const ZSTD_WINDOW_LOG_MAX: u32 = 25;
 
-/// Most memory an xz stream may ask for, in KiB: more than `xz -9` (64 MiB) needs.
-const XZ_MEMORY_MAX_KIB: u32 = 128 << 10;
+/// Most memory an xz stream may ask for, in KiB: enough for `xz -8` with its window of 32 MiB.
+const XZ_MEMORY_MAX_KIB: u32 = 33 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
@@ -65,7 +66,7 @@ pub(crate) struct Limited<'a> {
 
 impl Read for Limited<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
+        let count = self.inner.read(buffer).map_err(explained)?;
         let left = self.budget.get().checked_sub(count as u64).ok_or_else(|| {
             let text = format!("more than {UNCOMPRESSED_MAX} bytes when uncompressed");
             io::Error::new(io::ErrorKind::FileTooLarge, text)
@@ -73,4 +74,17 @@ impl Read for Limited<'_> {
         self.budget.set(left);
         Ok(count)
     }
+}
+
+/// Says what to do about a window that is too large.
+fn explained(error: io::Error) -> io::Error {
+    let is_window = error.kind() == io::ErrorKind::OutOfMemory
+        // What libzstd calls `ZSTD_error_frameParameter_windowTooLarge`.
+        || error.to_string().contains("requires too much memory");
+    if !is_window {
+        return error;
+    }
+    let text = "it was compressed with a window of more than 32 MiB (compress it anew: zstd without --ultra and \
+                --long, xz with -8 or less)";
+    io::Error::new(io::ErrorKind::FileTooLarge, text)
 }

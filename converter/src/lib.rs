@@ -16,6 +16,7 @@ pub mod fuzzing;
 mod job;
 mod list;
 mod look;
+mod scratch;
 mod tar_stream;
 mod tree;
 mod whitelist;

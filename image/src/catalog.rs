@@ -134,7 +134,7 @@ impl Store {
             }
         }
         let newest = fitting.into_iter().max_by_key(|(latest, record)| (*latest, record.imported));
-        Ok(newest.map(|(_, record)| self.image(record)))
+        newest.map(|(_, record)| self.usable(record)).transpose()
     }
 
     fn newest(&self, fits: impl Fn(&ImageInfo) -> bool, any_version: bool) -> Result<Option<ImageId>, Error> {

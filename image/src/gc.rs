@@ -121,7 +121,7 @@ impl Store {
         let mut found = Vec::new();
         let needed = self.needed_blobs(&BTreeSet::new())?;
         each_file(&self.folder().join("erofs"), |name, _, _| {
-            if !file_system(name).is_some_and(|(id, tree)| self.has_file_system(&id, tree)) {
+            if !image_of(name).is_some_and(|id| self.has_file_system(&id, name)) {
                 found.push(format!("file system {name}: no image has it"));
             }
             Ok(())
@@ -175,10 +175,10 @@ impl Store {
         })
     }
 
-    /// Whether an image has that file system, and not another one by now.
-    fn has_file_system(&self, id: &ImageId, tree: Option<&str>) -> bool {
+    /// Whether an image has the file system of that name, and not another one by now.
+    fn has_file_system(&self, id: &ImageId, name: &str) -> bool {
         match record::read::<ImageRecord>(&self.record_path(id)) {
-            Ok(Some(record)) => record.tree.as_deref() == tree,
+            Ok(Some(record)) => record.erofs_name() == name,
             // One of another version, which says that in other words.
             _ => self.record_path(id).exists(),
         }
@@ -186,9 +186,9 @@ impl Store {
 
     fn collect_erofs(&self, in_use: &BTreeSet<ImageId>, report: &mut GcReport) -> Result<(), Error> {
         each_file(&self.folder().join("erofs"), |name, path, _| {
-            let Some((id, tree)) = file_system(name) else { return Ok(()) };
+            let Some(id) = image_of(name) else { return Ok(()) };
             // A pod that uses the image may have been prepared when it had this one.
-            if !self.has_file_system(&id, tree) && !in_use.contains(&id) {
+            if !self.has_file_system(&id, name) && !in_use.contains(&id) {
                 report.freed_bytes += remove(path)?;
                 report.erofs += 1;
             }
@@ -265,7 +265,7 @@ impl Store {
         let mut freed = remove(&self.record_path(id))?;
         self.sync_records()?;
         each_file(&self.erofs_folder(), |name, path, _| {
-            if file_system(name).is_some_and(|(own, _)| own == *id) {
+            if image_of(name).as_ref() == Some(id) {
                 freed += remove(path)?;
             }
             Ok(())
@@ -311,11 +311,10 @@ fn ask<E: StdError + Send + Sync + 'static>(
     in_use().doing(Kind::Host, || "find out which images are in use".into())
 }
 
-/// Whose file system a file of that name is, and which of those that it can have.
-fn file_system(name: &str) -> Option<(ImageId, Option<&str>)> {
+/// Whose file system a file of that name is.
+fn image_of(name: &str) -> Option<ImageId> {
     let name = name.strip_suffix(".erofs")?;
-    let (id, tree) = name.split_once('.').map_or((name, None), |(id, tree)| (id, Some(tree)));
-    Some((id.parse().ok()?, tree))
+    name.split('.').next()?.parse().ok()
 }
 
 /// How long ago; nothing for times to come, which a clock that was set back leaves.

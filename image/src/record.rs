@@ -18,14 +18,22 @@ use crate::convert::Flavour;
 use crate::digest::{Algorithm, Digest, ImageId};
 use crate::temporary::Temporary;
 
-/// Raised whenever a record or the conversion changes; images of another version are made anew.
+/// Raised whenever a record changes; images with a record of another version are fetched anew.
 pub(crate) const FORMAT: u32 = 2;
+
+/// Raised whenever the converter makes another file system of the same layers. One that another version made is
+/// made anew when it is wanted, from the blobs that are there. 1: every file in blocks; 2: short ones beside
+/// their inodes.
+pub(crate) const CONVERSION: u32 = 2;
 
 /// `manifests/ID.json`. Written last: an image with a record is whole. The file's time of modification is
 /// when the image was last used.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ImageRecord {
     pub(crate) format: u32,
+    /// Which conversion made the file system.
+    #[serde(default = "first_conversion")]
+    pub(crate) conversion: u32,
     pub(crate) id: ImageId,
     /// The name it came by first.
     pub(crate) name: String,
@@ -41,6 +49,11 @@ pub(crate) struct ImageRecord {
     /// What the file system was made of, the lowest layer first.
     pub(crate) layers: Vec<LayerRecord>,
     pub(crate) config: ImageConfig,
+}
+
+/// That of records which do not say.
+fn first_conversion() -> u32 {
+    1
 }
 
 /// A layer, such that it can be converted again.
@@ -66,6 +79,17 @@ impl ImageRecord {
     /// Whether it is the record of that image, written by this version of hull.
     pub(crate) fn is_of(&self, id: &ImageId) -> bool {
         self.format == FORMAT && self.id == *id
+    }
+
+    /// The file that its file system is. Each conversion has a name of its own, so that a pod which was prepared
+    /// with an older one keeps that.
+    pub(crate) fn erofs_name(&self) -> String {
+        let tree = self.tree.as_ref().map(|tree| format!(".{tree}")).unwrap_or_default();
+        let conversion = match self.conversion {
+            1 => String::new(),
+            conversion => format!(".{conversion}"),
+        };
+        format!("{}{tree}{conversion}.erofs", self.id)
     }
 
     /// All blobs that the image needs.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! blobs/sha256/HEX  blobs/sha512/HEX   as they came, hashed
-//! erofs/ID.erofs  erofs/ID.TREE.erofs  the file system of an image; TREE tells those of one that lies on others apart
+//! erofs/ID.CONVERSION.erofs  ID.TREE.CONVERSION.erofs  the file system of an image; TREE tells those of one that lies
+//!                                      on others apart, CONVERSION those of different versions (the first has none)
 //! manifests/ID.json                    what is known of it; written last, removed first
 //! names/HASH.json                      what a name led to when it was last fetched
 //! aci/HASH.ID                          that an image is an App Container Image of that name; empty
@@ -29,7 +30,7 @@ use crate::converter::Converter;
 use crate::digest::{Digest, IdPrefix, ImageId};
 use crate::lock::{Exclusive, Hold};
 use crate::names::{NamedImage, Names};
-use crate::record::{self, FORMAT, FileRecords, ImageKind, ImageRecord, LayerRecord};
+use crate::record::{self, CONVERSION, FORMAT, FileRecords, ImageKind, ImageRecord, LayerRecord};
 use crate::temporary::{ImageLock, Temporary, sweep};
 use crate::transport::partial::Partials;
 use crate::{Error, Kind, Reference, catalog, document, folders, import};
@@ -126,12 +127,7 @@ impl Store {
 
     /// Where the file system of an image is, or would be.
     pub(crate) fn erofs_of(&self, record: &ImageRecord) -> PathBuf {
-        self.erofs_path(&record.id, record.tree.as_deref())
-    }
-
-    fn erofs_path(&self, id: &ImageId, tree: Option<&str>) -> PathBuf {
-        let tree = tree.map(|tree| format!(".{tree}")).unwrap_or_default();
-        self.erofs_folder().join(format!("{id}{tree}.erofs"))
+        self.erofs_folder().join(record.erofs_name())
     }
 
     pub(crate) fn erofs_folder(&self) -> PathBuf {
@@ -203,9 +199,63 @@ impl Store {
         &self.acis
     }
 
-    /// An image of the store; `None` if it is not there, or was made by another version of hull.
+    /// An image of the store; `None` if it is not there.
     pub(crate) fn find(&self, id: &ImageId) -> Result<Option<Image>, Error> {
-        Ok(self.record(id)?.map(|record| self.image(record)))
+        self.record(id)?.map(|record| self.usable(record)).transpose()
+    }
+
+    /// The image of a record, its file system made anew if another version of hull had made it.
+    pub(crate) fn usable(&self, record: ImageRecord) -> Result<Image, Error> {
+        if record.conversion == CONVERSION {
+            return Ok(self.image(record));
+        }
+        let id = record.id;
+        let _lock = self.lock_image(&id)?;
+        let record = self.known_record(&id)?;
+        // Perhaps somebody else made it while we waited.
+        if record.conversion == CONVERSION {
+            return Ok(self.image(record));
+        }
+        let layers = record.layers.iter().map(|layer| {
+            let blob = self.blobs.get(&layer.blob)?.ok_or_else(|| catalog::missing(&id, &layer.blob))?;
+            Ok(Layer { blob, flavour: layer.flavour.clone() })
+        });
+        let layers = layers.collect::<Result<_, Error>>()?;
+        let output = self.converted(&id, layers)?;
+        Ok(self.image(self.put(record, output)?))
+    }
+
+    /// The file system that layers make, not yet in its place.
+    pub(crate) fn converted(&self, id: &ImageId, layers: Vec<Layer>) -> Result<Temporary, Error> {
+        let output = Temporary::create(&self.temporary).map_err(|e| self.cannot_keep(id, e))?;
+        convert(&self.converter, id, layers, output.file())?;
+        Ok(output)
+    }
+
+    /// Puts an image's file system in its place, and then its record, which is true from then on. Whoever calls it
+    /// has locked the image. An older file system stays until a collection, for pods that were prepared with it.
+    pub(crate) fn put(&self, record: ImageRecord, output: Temporary) -> Result<ImageRecord, Error> {
+        let id = record.id.clone();
+        let cannot_keep = |e| self.cannot_keep(&id, e);
+        let erofs_size = output.file().metadata().map_err(cannot_keep)?.len();
+        let record = ImageRecord { conversion: CONVERSION, erofs_size, ..record };
+        output.commit(&self.erofs_of(&record)).map_err(cannot_keep)?;
+        if record.kind == ImageKind::Aci {
+            let name = catalog::aci_name(&record.name, &record.config.labels);
+            self.acis.put(name, &id).map_err(cannot_keep)?;
+        }
+        record::write(&record, &self.temporary, &self.record_path(&id)).map_err(cannot_keep)?;
+        Ok(record)
+    }
+
+    /// Excludes others from making the same image.
+    pub(crate) fn lock_image(&self, id: &ImageId) -> Result<ImageLock, Error> {
+        let lock = ImageLock::acquire(&self.temporary, id);
+        lock.map_err(|e| cannot_write(&self.folder, &format!("the lock of image {id}"), e))
+    }
+
+    fn cannot_keep(&self, id: &ImageId, error: std::io::Error) -> Error {
+        cannot_write(&self.folder, &format!("image {id}"), error)
     }
 
     /// The record of an image that is whole and of this version. One that lacks a blob is not: fetching it
@@ -269,9 +319,8 @@ impl Store {
         if let Some(image) = self.find(id)? {
             return Ok(Imported { image, converted: false });
         }
-        let lock = ImageLock::acquire(&self.temporary, id);
-        let _lock = lock.map_err(|e| cannot_write(&self.folder, &format!("the lock of image {id}"), e))?;
-        if let Some(image) = self.find(id)? {
+        let _lock = self.lock_image(id)?;
+        if let Some(image) = self.record(id)?.map(|record| self.image(record)) {
             return Ok(Imported { image, converted: false });
         }
         let image = self.convert(id, prepare()?)?;
@@ -282,20 +331,19 @@ impl Store {
     /// led elsewhere: then it has another file system from now on. Pods that are prepared with the old one keep
     /// that, and what no pod uses is collected.
     pub(crate) fn make_of(&self, id: &ImageId, prepared: Prepared) -> Result<Imported, Error> {
-        let made_of_these = || -> Result<Option<Image>, Error> {
+        let made_of_these = || -> Result<Option<ImageRecord>, Error> {
             let same = |record: &ImageRecord| {
                 let layers = record.layers.iter().map(|layer| (&layer.blob, &layer.flavour));
                 layers.eq(prepared.layers.iter().map(|layer| (layer.blob.digest(), &layer.flavour)))
             };
-            Ok(self.record(id)?.filter(same).map(|record| self.image(record)))
+            Ok(self.record(id)?.filter(same))
         };
-        if let Some(image) = made_of_these()? {
-            return Ok(Imported { image, converted: false });
+        if let Some(record) = made_of_these()? {
+            return Ok(Imported { image: self.usable(record)?, converted: false });
         }
-        let lock = ImageLock::acquire(&self.temporary, id);
-        let _lock = lock.map_err(|e| cannot_write(&self.folder, &format!("the lock of image {id}"), e))?;
-        if let Some(image) = made_of_these()? {
-            return Ok(Imported { image, converted: false });
+        let _lock = self.lock_image(id)?;
+        if let Some(record) = made_of_these()? {
+            return Ok(Imported { image: self.image(record), converted: false });
         }
         let image = self.convert(id, prepared)?;
         Ok(Imported { image, converted: true })
@@ -309,30 +357,22 @@ impl Store {
             .map(|layer| LayerRecord { blob: layer.blob.digest().clone(), flavour: layer.flavour.clone() });
         let records: Vec<_> = records.collect();
         let tree = record::tree_of(&records).filter(|_| kind == ImageKind::Aci);
-        let cannot_write = |e| cannot_write(&self.folder, &format!("image {id}"), e);
-        let output = Temporary::create(&self.temporary).map_err(cannot_write)?;
-        convert(&self.converter, id, layers, output.file())?;
-        let erofs_size = output.file().metadata().map_err(cannot_write)?.len();
-        output.commit(&self.erofs_path(id, tree.as_deref())).map_err(cannot_write)?;
+        let output = self.converted(id, layers)?;
         let record = ImageRecord {
             format: FORMAT,
+            conversion: CONVERSION,
             id: id.clone(),
             name,
             kind,
             imported: SystemTime::now(),
             tree,
-            erofs_size,
+            // Known once it is in its place.
+            erofs_size: 0,
             documents,
             layers: records,
             config,
         };
-        if kind == ImageKind::Aci {
-            self.acis
-                .put(catalog::aci_name(&record.name, &record.config.labels), id)
-                .map_err(cannot_write)?;
-        }
-        record::write(&record, &self.temporary, &self.record_path(id)).map_err(cannot_write)?;
-        Ok(self.image(record))
+        Ok(self.image(self.put(record, output)?))
     }
 
     /// The blobs that say what an image is, as far as they are no layers.

@@ -8,12 +8,11 @@ use std::io::{self, Read};
 
 use hull_errors::Doing;
 
-use crate::blobs::{Checked, cannot_write};
-use crate::convert::{Layer, convert};
+use crate::blobs::Checked;
+use crate::convert::Layer;
 use crate::digest::{Digest, ImageId};
-use crate::record::{self, ImageRecord};
+use crate::record::{self, CONVERSION, ImageRecord};
 use crate::store::Store;
-use crate::temporary::{ImageLock, Temporary};
 use crate::{Error, Kind};
 
 /// How much of two files is compared at a time.
@@ -46,17 +45,15 @@ impl Store {
     /// or missing.
     pub fn verify(&self, id: &ImageId) -> Result<Verification, Error> {
         let _hold = self.hold()?;
-        let lock = ImageLock::acquire(self.temporary(), id);
-        let _lock = lock.map_err(|e| cannot_write(self.folder(), &format!("the lock of image {id}"), e))?;
+        let _lock = self.lock_image(id)?;
         let record = self.own_record(id)?;
         let record =
             record.ok_or_else(|| Error::new(Kind::NotFound, format!("find image {id} in the store")))?;
         let layers = self.checked_layers(&record)?;
-        let cannot_write = |e| cannot_write(self.folder(), &format!("image {id}"), e);
-        let anew = Temporary::create(self.temporary()).map_err(cannot_write)?;
-        convert(self.converter(), id, layers, anew.file())?;
+        let anew = self.converted(id, layers)?;
         let path = self.erofs_of(&record);
         let why = match File::open(&path) {
+            _ if record.conversion != CONVERSION => Some("another version of hull had made it".to_owned()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Some("its file system is missing".to_owned()),
             opened => {
                 let doing = || format!("compare the file system of image {id}");
@@ -64,7 +61,7 @@ impl Store {
             }
         };
         let Some(why) = why else { return Ok(Verification::Good) };
-        anew.commit(&path).map_err(cannot_write)?;
+        self.put(record, anew)?;
         Ok(Verification::Rebuilt { why })
     }
 

@@ -1,5 +1,6 @@
 //! The parts of the EROFS on-disk format that we write (fs/erofs/erofs_fs.h of Linux).
 
+use super::layout::Shape;
 use crate::attributes::Attributes;
 
 pub(super) const BLOCK_BITS: u8 = 12;
@@ -86,9 +87,8 @@ impl SuperBlock {
 
 /// What `struct erofs_inode_extended` says beside the attributes.
 pub(super) struct Inode {
-    pub(super) layout: DataLayout,
+    pub(super) shape: Shape,
     pub(super) file_type: FileType,
-    pub(super) size: u64,
     /// The first block of the data, or the device number.
     pub(super) union: u32,
     pub(super) number: u32,
@@ -100,10 +100,10 @@ impl Inode {
     pub(super) fn bytes(&self, attributes: &Attributes) -> [u8; INODE_SIZE as usize] {
         const EXTENDED: u16 = 1;
         let mut bytes = [0; INODE_SIZE as usize];
-        put(&mut bytes, 0, &(EXTENDED | (self.layout as u16) << 1).to_le_bytes());
+        put(&mut bytes, 0, &(EXTENDED | (self.shape.layout as u16) << 1).to_le_bytes());
         put(&mut bytes, 2, &self.xattr_count.to_le_bytes());
         put(&mut bytes, 4, &(attributes.permissions | self.file_type.mode_bits()).to_le_bytes());
-        put(&mut bytes, 8, &self.size.to_le_bytes());
+        put(&mut bytes, 8, &self.shape.size.to_le_bytes());
         put(&mut bytes, 16, &self.union.to_le_bytes());
         put(&mut bytes, 20, &self.number.to_le_bytes());
         put(&mut bytes, 24, &attributes.uid.to_le_bytes());

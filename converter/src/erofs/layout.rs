@@ -1,151 +1,109 @@
-//! Decides where each inode lies, before any is written: directories hold the places of their children.
+//! Decides where each inode lies, before any is written: directories hold the numbers of their children.
 
-use std::collections::BTreeMap;
+use std::io;
 
 use super::format::{BLOCK, DataLayout, FileType, INODE_SIZE, SLOT};
-use super::{directory, xattr};
-use crate::tree::{Child, NodeId, NodeKind, Tree};
+use super::{DataArea, directory};
+use crate::tree::{Directory, Node, NodeId, NodeKind, Tree};
 
 /// The root's place counts from 1, so that no file has the inode number 0, which readers of
 /// directories take for "no entry".
 const FIRST: u64 = INODE_SIZE;
 
-/// Where a node's inode and its own data lie.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    /// In bytes from the start of the metadata area.
-    pub(super) offset: u64,
-    pub(super) layout: DataLayout,
-    /// Size of the data of a directory or a link, in bytes.
-    pub(super) size: u64,
-    /// Where those blocks of it lie that are not inline, in bytes from the start of the file.
-    pub(super) data: u64,
-}
-
-impl Place {
-    pub(super) fn nid(self) -> u64 {
-        self.offset / SLOT
-    }
-
-    /// The part of the data that lies in blocks of its own.
-    pub(super) fn in_blocks(self) -> u64 {
-        match self.layout {
-            DataLayout::Plain => self.size,
-            DataLayout::Inline => self.size / BLOCK * BLOCK,
-        }
-    }
-
-    pub(super) fn inline(self) -> u64 {
-        self.size - self.in_blocks()
-    }
-}
-
-/// The places of all nodes.
+/// What all inodes take.
 pub(super) struct Layout {
-    /// By node; `None` for nodes that have vanished.
-    places: Vec<Option<Place>>,
-    /// In the order of their places.
-    pub(super) order: Vec<NodeId>,
-    /// By node; only directories other than the root have one that matters.
-    parents: Vec<NodeId>,
-    /// Where the blocks of directories and links end, in bytes from the start of the file.
-    pub(super) data_end: u64,
+    pub(super) inodes: u32,
     /// Length of the metadata area in bytes.
     pub(super) metadata_size: u64,
 }
 
+/// How an inode's own data lies.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) layout: DataLayout,
+    pub(super) size: u64,
+    /// How much of it lies right behind the inode.
+    pub(super) inline: u64,
+}
+
 impl Layout {
-    /// `data_start` is where the blocks of directories and links may begin.
-    pub(super) fn new(tree: &Tree, data_start: u64) -> Self {
-        let mut layout = Self {
-            places: vec![None; tree.ids()],
-            order: Vec::new(),
-            parents: vec![NodeId::ROOT; tree.ids()],
-            data_end: data_start,
-            metadata_size: FIRST,
-        };
-        layout.place(tree, NodeId::ROOT);
-        // The inodes of a directory's files lie side by side, so that listing it reads few blocks.
-        let mut pending = vec![NodeId::ROOT];
-        while let Some(directory) = pending.pop() {
-            let children = tree.children(directory).expect("only directories are pending");
-            for child in children.values().map(|child| child.node) {
-                if layout.places[child.index()].is_none() {
-                    layout.place(tree, child);
-                }
-                if tree.children(child).is_some() {
-                    layout.parents[child.index()] = directory;
-                }
-            }
-            let directories = children.values().rev().map(|child| child.node);
-            pending.extend(directories.filter(|child| tree.children(*child).is_some()));
+    /// Gives every node its number, and measures directories. The inodes of a directory's files lie side by
+    /// side, so that listing it reads few blocks. Long targets of links go to `data`.
+    pub(super) fn new(tree: &mut Tree<'_>, data: &mut DataArea<'_>) -> io::Result<Self> {
+        let mut layout = Self { inodes: 0, metadata_size: FIRST };
+        layout.place(tree, NodeId::ROOT, data)?;
+        let mut cursor = tree.names_from(NodeId::ROOT)?;
+        while let Some((_, child)) = tree.next_name(&mut cursor)? {
+            layout.place(tree, child.node, data)?;
         }
-        layout
+        Ok(layout)
     }
 
-    pub(super) fn place_of(&self, node: NodeId) -> Place {
-        self.places[node.index()].expect("every node of the tree was placed")
-    }
-
-    pub(super) fn parent_of(&self, node: NodeId) -> NodeId {
-        self.parents[node.index()]
-    }
-
-    fn place(&mut self, tree: &Tree, id: NodeId) {
-        let node = tree.node(id);
-        let size = match &node.kind {
-            NodeKind::Directory(children) => directory::size(lengths_with_dots(children)),
-            NodeKind::Symlink(target) => target.len() as u64,
-            _ => 0,
-        };
-        let head = INODE_SIZE + xattr::body(&node.attributes).len() as u64;
-        let tail = size % BLOCK;
-        // A tail must share the block of its inode; links have nothing but a tail.
-        let inlinable = tail != 0 && head + tail <= BLOCK;
-        let layout = if inlinable { DataLayout::Inline } else { DataLayout::Plain };
+    fn place(&mut self, tree: &mut Tree<'_>, id: NodeId, data: &mut DataArea<'_>) -> io::Result<()> {
+        let mut node = tree.node(id)?;
+        if node.inode != 0 {
+            return Ok(()); // By another of its names.
+        }
+        if let NodeKind::Directory(directory) = node.kind {
+            let directory::Measured { size, directories } = directory::measure(tree, id, directory)?;
+            node.kind = NodeKind::Directory(Directory { size, directories, ..directory });
+        }
+        let shape = shape(&node);
+        if let NodeKind::Symlink(target) = node.kind
+            && shape.inline == 0
+        {
+            node.block = block(data.position());
+            data.write(&tree.blob(target)?)?;
+            data.align()?;
+        }
+        let length = head(&node) + shape.inline;
+        // What lies inline must share the block of its inode; attributes may go on in the next one.
+        let together = if shape.inline > 0 { length } else { INODE_SIZE };
         let mut offset = self.metadata_size;
-        let length = head + if inlinable { tail } else { 0 };
-        if inlinable && offset % BLOCK + length > BLOCK {
+        if offset % BLOCK + together > BLOCK {
             offset = offset.next_multiple_of(BLOCK);
         }
-        let place = Place { offset, layout, size, data: self.data_end };
-        self.data_end = (self.data_end + place.in_blocks()).next_multiple_of(BLOCK);
-        self.metadata_size = (offset + length).next_multiple_of(INODE_SIZE);
-        self.places[id.index()] = Some(place);
-        self.order.push(id);
+        node.inode = u32::try_from(offset / SLOT).expect("METADATA_MAX and ENTRIES_MAX bound the inodes");
+        tree.set_node(id, &node)?;
+        self.metadata_size = (offset + length).next_multiple_of(SLOT);
+        self.inodes += 1;
+        Ok(())
     }
 }
 
-fn lengths_with_dots(children: &BTreeMap<Box<[u8]>, Child>) -> impl Iterator<Item = usize> {
-    with_dots(children).map(|(name, _)| name.len())
+fn head(node: &Node) -> u64 {
+    INODE_SIZE + u64::from(node.xattrs.size)
 }
 
-/// What `.` and `..` stand for, and the children.
-pub(super) enum Target {
-    Own,
-    Parent,
-    Child(NodeId),
+/// Whether a file of that size, with that many bytes of attributes, can lie beside its inode.
+pub(crate) fn is_short(size: u64, xattrs_size: usize) -> bool {
+    size > 0 && size <= BLOCK && INODE_SIZE + xattrs_size as u64 + size <= BLOCK
 }
 
-/// The names of a directory in the order of their bytes, `.` and `..` where they belong.
-pub(super) fn with_dots(children: &BTreeMap<Box<[u8]>, Child>) -> impl Iterator<Item = (&[u8], Target)> {
-    let before = |name: &[u8]| name < b"..".as_slice();
-    let all = || children.iter().map(|(name, child)| (&**name, Target::Child(child.node)));
-    // Between `.` and `..` lie the names that begin with `.` and a byte below `.`.
-    let first = all().take_while(|(name, _)| *name < b".".as_slice());
-    let between = all().filter(move |(name, _)| *name > b".".as_slice() && before(name));
-    let last = all().filter(move |(name, _)| !before(name));
-    first
-        .chain([(b".".as_slice(), Target::Own)])
-        .chain(between)
-        .chain([(b"..".as_slice(), Target::Parent)])
-        .chain(last)
+pub(super) fn shape(node: &Node) -> Shape {
+    let size = match node.kind {
+        NodeKind::Directory(directory) => directory.size,
+        NodeKind::Symlink(target) => target.size.into(),
+        NodeKind::ShortFile(tail) => tail.size,
+        // Whole blocks: those can be mapped directly (DAX), unlike what shares a block.
+        NodeKind::File(extent) => return Shape { layout: DataLayout::Plain, size: extent.size, inline: 0 },
+        _ => 0,
+    };
+    let tail = size % BLOCK;
+    match tail != 0 && head(node) + tail <= BLOCK {
+        true => Shape { layout: DataLayout::Inline, size, inline: tail },
+        false => Shape { layout: DataLayout::Plain, size, inline: 0 },
+    }
+}
+
+pub(super) fn block(position: u64) -> u32 {
+    u32::try_from(position / BLOCK).expect("IMAGE_SIZE_MAX bounds positions")
 }
 
 pub(super) fn file_type(kind: &NodeKind) -> FileType {
     match kind {
         NodeKind::Directory(_) => FileType::Directory,
-        NodeKind::File(_) => FileType::Regular,
+        NodeKind::File(_) | NodeKind::ShortFile(_) => FileType::Regular,
         NodeKind::Symlink(_) => FileType::Symlink,
         NodeKind::CharacterDevice(_) => FileType::CharacterDevice,
         NodeKind::BlockDevice(_) => FileType::BlockDevice,

@@ -1,7 +1,7 @@
 //! Extended attributes, written behind the inode they belong to (`struct erofs_xattr_ibody_header`).
 
 use super::format::put;
-use crate::attributes::{Attributes, Xattr};
+use crate::attributes::Xattr;
 
 const HEADER: usize = 12;
 const ALIGN: usize = 4;
@@ -21,9 +21,9 @@ const OF_OVERLAYFS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// The attributes as they lie behind the inode; empty if there are none. Names of namespaces that
 /// Linux does not have (archives of other systems) are left out, as no Linux could set them.
-pub(super) fn body(attributes: &Attributes) -> Vec<u8> {
+pub(crate) fn body(xattrs: &[Xattr]) -> Vec<u8> {
     let mut bytes = vec![0; HEADER];
-    for Xattr { name, value } in &attributes.xattrs {
+    for Xattr { name, value } in xattrs {
         let Some((index, suffix)) = split_name(name) else { continue };
         let (Ok(name_len), Ok(value_len)) = (u8::try_from(suffix.len()), u16::try_from(value.len())) else {
             continue;

@@ -30,6 +30,8 @@ pub(crate) struct Entry {
     pub(crate) path: Vec<u8>,
     pub(crate) kind: EntryKind,
     pub(crate) attributes: Attributes,
+    /// Sorted by name, each name once.
+    pub(crate) xattrs: Vec<Xattr>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -183,7 +185,7 @@ impl<R: BufRead> TarStream<R> {
         }
         self.check_name(&path, &path)?;
         let stored = said.pax.size.unwrap_or(size);
-        let attributes = attributes(header, &mut said.pax).map_err(|e| self.corrupt_entry(&path, &e))?;
+        let attributes = attributes(header, &said.pax).map_err(|e| self.corrupt_entry(&path, &e))?;
         let mut link = said.pax.link_path.take().or(said.long_link.take());
         let mut link =
             || link.take().or(header.link_name_bytes().map(|n| n.into_owned())).unwrap_or_default();
@@ -212,7 +214,9 @@ impl<R: BufRead> TarStream<R> {
             EntryKind::Symlink(target) | EntryKind::HardLink(target) => self.check_name(&path, target)?,
             _ => (),
         }
-        Ok(Entry { path, kind, attributes })
+        let xattrs = std::mem::take(&mut said.pax.xattrs).into_iter();
+        let xattrs = xattrs.map(|(name, value)| Xattr { name: name.into(), value: value.into() }).collect();
+        Ok(Entry { path, kind, attributes, xattrs })
     }
 
     fn file(&mut self, header: &Header, stored: u64, pax: &Pax, path: &[u8]) -> Result<Content, Error> {
@@ -370,7 +374,7 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-fn attributes(header: &Header, pax: &mut Pax) -> Result<Attributes, String> {
+fn attributes(header: &Header, pax: &Pax) -> Result<Attributes, String> {
     let id = |what: &str, from_pax: Option<u64>, field: io::Result<u64>| {
         let id = from_pax.map_or(field, Ok).map_err(|e| format!("its {what}: {e}"))?;
         // The largest 32-bit number means "no id" to the kernel.
@@ -388,15 +392,10 @@ fn attributes(header: &Header, pax: &mut Pax) -> Result<Attributes, String> {
         },
     };
     let mode = header.mode().map_err(|e| format!("its mode: {e}"))?;
-    let xattrs = std::mem::take(&mut pax.xattrs);
     Ok(Attributes {
         permissions: u16::try_from(mode & 0o7777).expect("twelve bits fit"),
         uid: id("owner", pax.uid, header.uid())?,
         gid: id("group", pax.gid, header.gid())?,
         modified,
-        xattrs: xattrs
-            .into_iter()
-            .map(|(name, value)| Xattr { name: name.into(), value: value.into() })
-            .collect(),
     })
 }

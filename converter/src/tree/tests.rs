@@ -1,6 +1,7 @@
 //! Layers on layers, as changes to a tree.
-use super::{Extent, New, NodeId, NodeKind, Refusal, Tree, TreePath};
+use super::{Extent, Facts, New, NodeId, NodeKind, Refusal, Tree, TreePath, Trouble};
 use crate::attributes::Attributes;
+use crate::scratch::Pages;
 
 enum Step {
     Directory(&'static str),
@@ -17,17 +18,17 @@ fn path(text: &str) -> TreePath {
     TreePath::parse(text.as_bytes()).unwrap()
 }
 
-fn take(tree: &mut Tree, step: &Step) -> Result<(), Refusal> {
-    let other = |kind| New::Other(kind, Attributes::default());
-    match step {
+fn take(tree: &mut Tree<'_>, step: &Step) -> Result<(), Refusal> {
+    let taken = match step {
         Directory(at) => {
-            tree.put(&path(at), New::Directory(Attributes { permissions: 0o700, ..Attributes::default() }))
+            let attributes = Attributes { permissions: 0o700, ..Attributes::default() };
+            tree.put(&path(at), New::Directory(Facts { attributes, xattrs: Vec::new() }))
         }
         File(at, size) => {
             let extent = Extent { start: size * 4096, size: *size };
-            tree.put(&path(at), other(NodeKind::File(extent)))
+            tree.put(&path(at), New::Other(NodeKind::File(extent), Facts::default()))
         }
-        Symlink(at) => tree.put(&path(at), other(NodeKind::Symlink(b"x".as_slice().into()))),
+        Symlink(at) => tree.put(&path(at), New::Symlink(b"x".into(), Facts::default())),
         HardLink(at, target) => tree.put(&path(at), New::HardLink(path(target))),
         WhiteOut(at) => tree.white_out(&path(at)),
         Opaque(at) => tree.white_out_inside(&path(at)),
@@ -35,19 +36,30 @@ fn take(tree: &mut Tree, step: &Step) -> Result<(), Refusal> {
             tree.next_layer();
             Ok(())
         }
-    }
+    };
+    taken.map_err(|trouble| match trouble {
+        Trouble::Refused(text) => text,
+        Trouble::Disk(error) => panic!("{error}"),
+    })
+}
+
+/// A tree of which hardly anything is in memory.
+fn with_tree<R>(use_it: impl FnOnce(&mut Tree<'_>) -> R) -> R {
+    let file = tempfile::tempfile().unwrap();
+    use_it(&mut Tree::new(Pages::with_cache(&file, 2)).unwrap())
 }
 
 /// `a/` directory with attributes, `a//` implied, `a=3` file of three bytes, `a@` link; `#2` names.
-fn shown(tree: &Tree, at: NodeId, prefix: &str, lines: &mut Vec<String>) {
-    for (name, child) in tree.children(at).into_iter().flatten() {
-        let node = tree.node(child.node);
-        let name = format!("{prefix}{}", name.escape_ascii());
+fn shown(tree: &mut Tree<'_>, at: NodeId, prefix: &str, lines: &mut Vec<String>) {
+    let mut cursor = tree.names_from(at).unwrap();
+    while let Some((_, child)) = tree.next_name(&mut cursor).unwrap().filter(|(parent, _)| *parent == at) {
+        let node = tree.node(child.node).unwrap();
+        let name = format!("{prefix}{}", cursor.name().escape_ascii());
         let names = if node.names > 1 { format!("#{}", node.names) } else { String::new() };
         match &node.kind {
             NodeKind::Directory(_) => {
-                lines
-                    .push(format!("{name}{}", if node.attributes.permissions == 0o700 { "/" } else { "//" }));
+                let slashes = if node.attributes.permissions == 0o700 { "/" } else { "//" };
+                lines.push(format!("{name}{slashes}"));
                 shown(tree, child.node, &format!("{name}/"), lines);
             }
             NodeKind::File(extent) => lines.push(format!("{name}={}{names}", extent.size)),
@@ -60,16 +72,18 @@ fn shown(tree: &Tree, at: NodeId, prefix: &str, lines: &mut Vec<String>) {
 /// Takes the steps; `want` is the tree that results, `freed` the sizes of the files that are gone.
 #[track_caller]
 fn check(steps: &[Step], want: &str, freed: &[u64]) {
-    let mut tree = Tree::new();
-    for step in steps {
-        take(&mut tree, step).unwrap();
-    }
-    let mut lines = Vec::new();
-    shown(&tree, NodeId::ROOT, "", &mut lines);
-    assert_eq!(lines.join(" "), want);
-    let mut sizes: Vec<_> = tree.take_freed().iter().map(|extent| extent.size).collect();
-    sizes.sort_unstable();
-    assert_eq!(sizes, freed);
+    with_tree(|tree| {
+        for step in steps {
+            take(tree, step).unwrap();
+        }
+        let mut lines = Vec::new();
+        shown(tree, NodeId::ROOT, "", &mut lines);
+        assert_eq!(lines.join(" "), want);
+        let sizes = std::iter::from_fn(|| Some(tree.take_freed().unwrap()?.size));
+        let mut sizes: Vec<_> = sizes.collect();
+        sizes.sort_unstable();
+        assert_eq!(sizes, freed);
+    });
 }
 
 #[test]
@@ -111,6 +125,8 @@ fn opaque_directories_keep_what_their_own_layer_has() {
     check(&with(vec![Opaque("d")]), "d/", &[1, 2]);
     check(&with(vec![Opaque("d"), File("d/e/c", 3)]), "d/ d/e// d/e/c=3", &[1, 2]);
     check(&with(vec![File("d/e/c", 3), Opaque("d")]), "d/ d/e/ d/e/c=3", &[1, 2]);
+    check(&with(vec![Opaque("d"), File("d/c", 3), Opaque("d"), Opaque("")]), "d/ d/c=3", &[1, 2]);
+    check(&with(vec![Directory("d"), Opaque("d"), NextLayer, Opaque("d"), Opaque("")]), "", &[1, 2]);
     check(&with(vec![Opaque("s")]), "d/ d/a=1 d/e/ d/e/b=2", &[]);
     check(&with(vec![Opaque("")]), "", &[1, 2]);
 }
@@ -136,11 +152,12 @@ fn hard_links_keep_a_file_until_its_last_name() {
 fn links_on_the_way_are_replaced_if_lower_and_refused_if_not() {
     check(&[Symlink("a"), NextLayer, File("a/b", 1)], "a// a/b=1", &[]);
     check(&[File("a", 1), NextLayer, File("a/b", 2)], "a// a/b=2", &[1]);
-    let mut tree = Tree::new();
-    take(&mut tree, &Symlink("a")).unwrap();
-    assert!(take(&mut tree, &File("a/b", 1)).unwrap_err().contains("symbolic link"));
-    assert!(take(&mut tree, &HardLink("c", "a/b")).unwrap_err().contains("not in the image"));
-    assert!(take(&mut tree, &WhiteOut("/")).unwrap_err().contains("root"));
+    with_tree(|tree| {
+        take(tree, &Symlink("a")).unwrap();
+        assert!(take(tree, &File("a/b", 1)).unwrap_err().contains("symbolic link"));
+        assert!(take(tree, &HardLink("c", "a/b")).unwrap_err().contains("not in the image"));
+        assert!(take(tree, &WhiteOut("/")).unwrap_err().contains("root"));
+    });
 }
 
 #[test]

@@ -229,7 +229,7 @@ fn the_jail_is_what_the_threat_model_says() {
     assert_eq!(limit("Max processes"), "0 0");
     assert_eq!(limit("Max core file size"), "0 0");
     assert_eq!(limit("Max locked memory"), "0 0");
-    assert_eq!(limit("Max file size"), format!("{0} {0}", 64_u64 << 30));
+    assert_eq!(limit("Max file size"), format!("{0} {0}", 96_u64 << 30));
     assert_ne!(limit("Max data size").split(' ').next(), Some("unlimited"));
     assert_ne!(limit("Max cpu time").split(' ').next(), Some("unlimited"));
 }

@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::erofs::{self, Erofs, Inode};
+use super::erofs::{self, Erofs, Inode, Piece};
 use crate::digest::ImageId;
 use crate::error::{shown, way_out, writing};
 use crate::{Error, Kind};
@@ -155,8 +155,12 @@ impl Writer<'_> {
 
     /// Copies a file's content; its holes become holes.
     fn copy(&self, inode: &Inode, file: &File) -> io::Result<()> {
-        let (start, size) = inode.content()?;
+        let (size, pieces) = inode.content();
         ftruncate(file, size)?;
+        pieces.into_iter().filter(|piece| piece.size > 0).try_for_each(|piece| self.copy_piece(piece, file))
+    }
+
+    fn copy_piece(&self, Piece { at, start, size }: Piece, file: &File) -> io::Result<()> {
         let end = start.checked_add(size).ok_or(io::ErrorKind::InvalidData)?;
         let source = self.erofs.bytes();
         let mut buffer = vec![0; COPY_SIZE.min(usize::try_from(size).unwrap_or(COPY_SIZE))];
@@ -172,10 +176,10 @@ impl Writer<'_> {
             position = data;
             while position < hole {
                 let left = usize::try_from(hole - position).unwrap_or(usize::MAX);
-                let piece = &mut buffer[..left.min(COPY_SIZE)];
-                source.read_exact_at(piece, position)?;
-                file.write_all_at(piece, position - start)?;
-                position += piece.len() as u64;
+                let bytes = &mut buffer[..left.min(COPY_SIZE)];
+                source.read_exact_at(bytes, position)?;
+                file.write_all_at(bytes, at + (position - start))?;
+                position += bytes.len() as u64;
             }
         }
         Ok(())

@@ -225,13 +225,22 @@ impl<B: Bytes> Erofs<B> {
     }
 }
 
+/// A part of a file's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// In the content.
+    pub(crate) at: u64,
+    /// In the file system.
+    pub(crate) start: u64,
+    pub(crate) size: u64,
+}
+
 impl Inode {
-    /// Where the content of a file lies: its first byte and its size.
-    pub(crate) fn content(&self) -> io::Result<(u64, u64)> {
-        if self.data.in_blocks != self.data.size {
-            return Err(wrong("a file's content is not in blocks"));
-        }
-        Ok((self.data.start, self.data.size))
+    /// The size of a file's content, and where it lies: in blocks, and what is left beside the inode.
+    pub(crate) fn content(&self) -> (u64, [Piece; 2]) {
+        let Data { size, start, in_blocks, inline } = self.data;
+        let left = size - in_blocks;
+        (size, [Piece { at: 0, start, size: in_blocks }, Piece { at: in_blocks, start: inline, size: left }])
     }
 }
 
@@ -293,7 +302,7 @@ pub(crate) fn read_all(bytes: &[u8]) -> io::Result<()> {
         match inode.kind {
             Kind::Directory => pending.extend(erofs.names(&inode)?.into_iter().map(|name| name.inode)),
             Kind::Symlink => drop(erofs.target(&inode)?),
-            Kind::File => drop(inode.content()?),
+            Kind::File => drop(inode.content()),
             _ => (),
         }
     }

@@ -15,12 +15,11 @@ use hull_errors::Doing;
 use rustix::fs::{Mode, OFlags, fchmod, mkdirat, openat};
 
 use crate::catalog::missing;
-use crate::convert::{Flavour, Layer, convert};
+use crate::convert::{Flavour, Layer};
 use crate::digest::{Digest, ImageId};
 use crate::record::{ImageKind, ImageRecord};
 use crate::staging::{Existing, Staged, cannot_write};
 use crate::store::Store;
-use crate::temporary::Temporary;
 use crate::{Error, Kind};
 
 pub(crate) use erofs::read_all;
@@ -52,13 +51,11 @@ impl Store {
         let _hold = self.hold()?;
         let record = self.known_record(id)?;
         if record.kind != ImageKind::Aci || record.layers.len() == 1 {
-            return self.write_tree(id, &self.file_system(&record)?, folder, parts, existing);
+            return self.write_tree(id, &self.file_system(record)?, folder, parts, existing);
         }
         let own = Digest::from(id);
         let blob = self.blobs().get(&own)?.ok_or_else(|| missing(id, &own))?;
-        let cannot_write = |e| crate::blobs::cannot_write(self.folder(), &format!("image {id}"), e);
-        let file = Temporary::create(self.temporary()).map_err(cannot_write)?;
-        convert(self.converter(), id, vec![Layer { blob, flavour: Flavour::whole_aci() }], file.file())?;
+        let file = self.converted(id, vec![Layer { blob, flavour: Flavour::whole_aci() }])?;
         self.write_tree(id, file.file(), folder, parts, existing)
     }
 
@@ -69,11 +66,11 @@ impl Store {
     pub fn render(&self, id: &ImageId, folder: &Path, parts: Parts, existing: Existing) -> Result<(), Error> {
         let _hold = self.hold()?;
         let record = self.known_record(id)?;
-        self.write_tree(id, &self.file_system(&record)?, folder, parts, existing)
+        self.write_tree(id, &self.file_system(record)?, folder, parts, existing)
     }
 
-    fn file_system(&self, record: &ImageRecord) -> Result<File, Error> {
-        let path = self.erofs_of(record);
+    fn file_system(&self, record: ImageRecord) -> Result<File, Error> {
+        let path = self.usable(record)?.erofs;
         File::open(&path).doing(Kind::Host, || format!("open {}", path.display()))
     }
 

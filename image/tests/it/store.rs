@@ -6,7 +6,7 @@ use std::fs::{self, File, FileTimes};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use hull_image::{Documents, Image, ImageId, ImageKind, Kind, NamedImage, Removal};
+use hull_image::{Documents, Image, ImageId, ImageKind, Kind, NamedImage, Removal, Verification};
 use serde_json::json;
 
 use crate::support::{Layer, Place, archive, layout_files, oci_image, sha512, write_layout};
@@ -247,6 +247,43 @@ fn images_of_another_version_go_like_others_and_their_blobs_not_before_them() {
     // One that says nothing is garbage at once.
     fs::write(&path, "{").unwrap();
     assert_eq!(store.gc(DAY, none).unwrap().images, [image.id]);
+}
+
+#[test]
+fn a_file_system_of_an_older_conversion_is_made_anew_when_it_is_wanted() {
+    let place = Place::new();
+    let image = import_aci(&place, "example.com/a", None, "a");
+    let (record, store) = (place.path(&format!("store/manifests/{}.json", image.id)), place.store());
+    let want = fs::read(&image.erofs).unwrap();
+    // As the first conversion left it: no word in the record, no word in the name.
+    let age = || {
+        let text = fs::read_to_string(&record).unwrap();
+        let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        value.as_object_mut().unwrap().remove("conversion").unwrap();
+        value["erofs_size"] = json!(5);
+        fs::write(&record, value.to_string()).unwrap();
+        fs::remove_file(&image.erofs).unwrap();
+        place.write(&format!("store/erofs/{}.erofs", image.id), b"older")
+    };
+    let old = age();
+    assert_eq!(store.list().unwrap().len(), 1, "a list converts nothing");
+    assert!(!image.erofs.exists());
+    assert_eq!(store.get(&image.id).unwrap().erofs, image.erofs);
+    assert_eq!(fs::read(&image.erofs).unwrap(), want);
+    // A pod that was prepared with the old one has it until it goes.
+    let in_use = || Ok::<_, Infallible>(BTreeSet::from([image.id.clone()]));
+    store.gc(DAY, in_use).unwrap();
+    assert!(old.exists());
+    assert_eq!(store.gc(DAY, none).unwrap().erofs, 1);
+    assert!(!old.exists() && image.erofs.exists());
+    age();
+    assert!(
+        matches!(store.verify(&image.id).unwrap(), Verification::Rebuilt { why } if why.contains("another version"))
+    );
+    assert_eq!(store.verify(&image.id).unwrap(), Verification::Good);
+    age();
+    assert!(!place.import(place.path("image.aci").to_str().unwrap()).converted);
+    assert_eq!(fs::read(&image.erofs).unwrap(), want);
 }
 
 #[test]

@@ -50,6 +50,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "vmm-boot-tables", run: hull_vmm::fuzzing::boot_tables },
     Target { name: "vmm-command-line", run: hull_vmm::fuzzing::command_line },
     Target { name: "vmm-cpuid", run: hull_vmm::fuzzing::cpuid },
+    Target { name: "vmm-file-server", run: hull_vmm::fuzzing::file_server },
     Target { name: "vmm-initramfs", run: hull_vmm::fuzzing::initramfs },
     Target { name: "vmm-ioapic", run: hull_vmm::fuzzing::ioapic },
     Target { name: "vmm-kernel", run: hull_vmm::fuzzing::kernel },

@@ -11,10 +11,11 @@ use kvm_ioctls::{Kvm, VmFd};
 
 use crate::boot::cmdline::MmioDevice;
 use crate::bus::{Bus, BusBuilder};
-use crate::config::{PreparedNet, SizedDisk};
+use crate::config::{Filesystem, PreparedNet, SizedDisk};
 use crate::device::serial::Serial;
 use crate::device::virtio::balloon::Balloon;
 use crate::device::virtio::block::{Backend, Block};
+use crate::device::virtio::fs::{self, Fs};
 use crate::device::virtio::mmio::{Transport, Wiring};
 use crate::device::virtio::net::{self, Net};
 use crate::device::virtio::pmem::Pmem;
@@ -40,6 +41,7 @@ pub(crate) struct Wanted {
     pub rng: bool,
     pub net: Vec<PreparedNet>,
     pub balloon: Option<u32>,
+    pub filesystems: Vec<Filesystem>,
     pub console: Option<File>,
 }
 
@@ -91,7 +93,7 @@ pub(crate) fn create_irqchip(vm: &VmFd) -> Result<(), Error> {
 }
 
 /// Attaches the devices in the order in which the guest finds them: disks, images, vsock, rng, network,
-/// balloon.
+/// balloon, file systems.
 pub(crate) fn attach(
     wanted: Wanted,
     vm: &Arc<VmFd>,
@@ -103,6 +105,7 @@ pub(crate) fn attach(
     let virtio_count = wanted.disks.len()
         + wanted.images.len()
         + wanted.net.len()
+        + wanted.filesystems.len()
         + usize::from(wanted.vsock.is_some())
         + usize::from(wanted.rng)
         + usize::from(wanted.balloon.is_some());
@@ -147,6 +150,10 @@ pub(crate) fn attach(
     }
     if let Some(target_mib) = wanted.balloon {
         attaching.virtio(Balloon::spec(target_mib), |_| Box::new(Balloon::default()));
+    }
+    for Filesystem { tag, server } in wanted.filesystems {
+        let server = fs::Server::greet(server, &tag, ram)?;
+        attaching.virtio(server.spec(&tag), |events| Box::new(Fs::new(server, tag, events)))?;
     }
     Ok(attaching.finish(serial))
 }

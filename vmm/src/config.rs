@@ -10,6 +10,7 @@ use hull_errors::Doing;
 use crate::boot::initramfs::InitramfsFile;
 use crate::device::limit::{Gate, Limits};
 use crate::device::virtio::block;
+use crate::device::virtio::fs::TAG_MAX;
 use crate::device::virtio::net::{Address, Gates};
 use crate::error::{Error, Kind};
 use crate::layout::{DEVICES_MAX, IMAGE_SIZE_MAX, RAM_MIB_MAX, RAM_MIB_MIN, VCPUS_MAX};
@@ -77,6 +78,16 @@ pub struct Net {
 /// Least MTU: what IPv4 needs (RFC 791), and the limit of the standard (section 5.1.4.1).
 const MTU_MIN: u16 = 68;
 
+/// A directory of the host's that the guest mounts by its tag (`mount -t virtiofs TAG DIR`).
+#[derive(Debug)]
+pub struct Filesystem {
+    /// 1 to 36 bytes.
+    pub tag: String,
+    /// The other end is a vhost-user server of the directory. It can read and write all of the guest's RAM, and its
+    /// end is the machine's end.
+    pub server: UnixStream,
+}
+
 /// A disk whose size is known.
 #[derive(Debug)]
 pub(crate) struct SizedDisk {
@@ -117,6 +128,7 @@ pub struct VmConfig {
     pub(crate) console: Option<File>,
     /// How many MiB the guest shall do without.
     pub(crate) balloon: Option<u32>,
+    pub(crate) filesystems: Vec<Filesystem>,
 }
 
 impl TryFrom<Asked> for VmConfig {
@@ -138,6 +150,7 @@ impl TryFrom<Asked> for VmConfig {
             net: (0..).zip(asked.net).map(|(index, net)| prepare(index, net)).collect::<Result<_, _>>()?,
             console: asked.console,
             balloon: None,
+            filesystems: Vec::new(),
         };
         config.check_device_count()?;
         Ok(config)
@@ -181,6 +194,24 @@ impl VmConfig {
         Ok(self)
     }
 
+    /// Adds file systems of the host's. The guest's RAM is a file then, which the servers map too.
+    ///
+    /// # Errors
+    /// `Config` for a tag that no driver could read, or that is there twice, or too many devices.
+    pub fn with_filesystems(mut self, filesystems: Vec<Filesystem>) -> Result<Self, Error> {
+        for Filesystem { tag, .. } in &filesystems {
+            if tag.is_empty() || TAG_MAX < tag.len() || tag.contains('\0') {
+                return Err(bad(&format!("file system {tag:?}: a tag has 1 to {TAG_MAX} bytes")));
+            }
+            if filesystems.iter().filter(|other| other.tag == *tag).count() > 1 {
+                return Err(bad(&format!("file system {tag:?} is there twice")));
+            }
+        }
+        self.filesystems = filesystems;
+        self.check_device_count()?;
+        Ok(self)
+    }
+
     /// Limits how fast the guest may read and write disk `index`, both together.
     ///
     /// # Errors
@@ -209,7 +240,7 @@ impl VmConfig {
             .into_iter()
             .filter(|there| *there)
             .count();
-        let devices = self.disks.len() + self.images.len() + self.net.len() + single;
+        let devices = self.disks.len() + self.images.len() + self.net.len() + self.filesystems.len() + single;
         if DEVICES_MAX < devices {
             return Err(bad(&format!("{devices} devices, at most {DEVICES_MAX} are possible")));
         }

@@ -36,6 +36,8 @@ pub(crate) struct Events {
     epoll: Epoll,
     wake: EventFd,
     owed: AtomicU64,
+    /// Why the machine cannot go on.
+    fault: Mutex<Option<String>>,
     /// When devices want to be woken again.
     due: Mutex<[Option<Instant>; DEVICES_MAX]>,
 }
@@ -47,7 +49,13 @@ impl Events {
         let wake = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).doing(Kind::Host, doing)?;
         let event = EpollEvent::new(EventSet::IN, WAKE);
         epoll.ctl(ControlOperation::Add, wake.as_raw_fd(), event).doing(Kind::Host, doing)?;
-        Ok(Arc::new(Self { epoll, wake, owed: AtomicU64::new(0), due: Mutex::default() }))
+        Ok(Arc::new(Self {
+            epoll,
+            wake,
+            owed: AtomicU64::new(0),
+            fault: Mutex::default(),
+            due: Mutex::default(),
+        }))
     }
 
     pub(crate) fn handle(self: &Arc<Self>, device: u8) -> Handle {
@@ -57,6 +65,11 @@ impl Events {
     /// Ends the thread, after it has told each device that the machine is over.
     pub(crate) fn end(&self) {
         self.owe(END);
+    }
+
+    /// What ended the thread, if it was a device.
+    pub(crate) fn fault(&self) -> Option<String> {
+        lock(&self.fault).take()
     }
 
     fn owe(&self, bit: u32) {
@@ -146,6 +159,12 @@ impl Handle {
     /// The device has more to do than one wake-up may take.
     pub(crate) fn again(&self) {
         self.events.owe(self.device.into());
+    }
+
+    /// The device cannot do its work any more, and the guest could not do without: the machine ends.
+    pub(crate) fn fail(&self, why: String) {
+        lock(&self.events.fault).get_or_insert(why);
+        self.events.end();
     }
 
     /// The device has more to do, but not before so much time has passed.

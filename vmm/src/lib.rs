@@ -28,7 +28,7 @@ mod vcpu;
 mod volatile_io;
 
 pub use boot::initramfs::InitramfsFile;
-pub use config::{Asked, Disk, Net, VmConfig, Vsock, VsockPort};
+pub use config::{Asked, Disk, Filesystem, Net, VmConfig, Vsock, VsockPort};
 pub use device::limit::{Limits, Rate};
 pub use error::{Error, Kind};
 pub use layout::{DOORBELL_PORT, GUEST_CID, HOST_CID, RAM_MIB_MAX, RAM_MIB_MIN, VCPUS_MAX};

@@ -38,7 +38,7 @@ pub enum Halt {
     PowerOff { code: u8 },
     /// A triple fault: the guest's kernel panicked (`panic=-1 reboot=t`), or PID 1 asked for a reboot.
     Reset,
-    /// KVM could not go on.
+    /// KVM could not go on, or the server of a file system has gone.
     Fault(String),
     /// [`Stopper::stop`] was called.
     Stopped,
@@ -109,7 +109,12 @@ impl Machine<Cold> {
         let kvm = probe::open()?;
         let vm = Arc::new(assembly::create_vm(&kvm)?);
         // RAM comes before the interrupt controller: the other way round KVM takes milliseconds for it.
-        let mut ram = GuestRam::new(&ram_regions(config.ram_mib))?;
+        let regions = ram_regions(config.ram_mib);
+        // Huge pages are easier to have for what nobody else sees.
+        let mut ram = match config.filesystems.is_empty() {
+            true => GuestRam::new(&regions),
+            false => GuestRam::shared(&regions),
+        }?;
         let sizes: Vec<u64> = config.images.iter().map(|image| image.bytes).collect();
         let images = image_regions(config.ram_mib, &sizes);
         for (image, region) in config.images.iter().zip(&images) {
@@ -129,6 +134,7 @@ impl Machine<Cold> {
             rng: config.rng,
             net: config.net,
             balloon: config.balloon,
+            filesystems: config.filesystems,
             console: config.console,
         };
         let board = assembly::attach(wanted, &vm, &ram, &entropy)?;
@@ -209,7 +215,15 @@ impl Machine<Live> {
 impl Live {
     fn start_events(&mut self) -> Result<(), Error> {
         let (events, devices) = (Arc::clone(&self.parts.events), self.parts.devices.clone());
-        self.event_thread = Some(spawn("events".to_owned(), move || events.run(&devices))?);
+        let halts = self.stopper.0.clone();
+        let body = move || {
+            events.run(&devices);
+            if let Some(why) = events.fault() {
+                // Nobody waits: a vCPU was first.
+                let _ = halts.send(Halt::Fault(why));
+            }
+        };
+        self.event_thread = Some(spawn("events".to_owned(), body)?);
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -69,22 +69,51 @@ pub(crate) struct GuestRam {
     memory: GuestMemoryMmap,
     images: GuestMemoryMmap,
     mappings: Vec<Mapping>,
+    /// The file that all RAM is, region after region, where others map it too.
+    file: Option<File>,
+}
+
+/// A region of RAM in the file that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub region: Region,
+    pub offset: u64,
 }
 
 impl GuestRam {
     /// Maps RAM for `regions`, all zero, aligned for and asking for huge pages.
     pub(crate) fn new(regions: &[Region]) -> Result<Self, Error> {
+        Self::map(regions, None)
+    }
+
+    /// The same, in a file that other processes can map: they see what the guest sees.
+    pub(crate) fn shared(regions: &[Region]) -> Result<Self, Error> {
+        let size = regions.iter().map(|region| region.size).sum::<u64>();
+        let file = memory_file(size).doing(Kind::Host, || format!("make a file of {} MiB", size >> 20))?;
+        Self::map(regions, Some(file))
+    }
+
+    fn map(regions: &[Region], file: Option<File>) -> Result<Self, Error> {
         let mut mappings = Vec::with_capacity(regions.len());
         let mut parts = Vec::with_capacity(regions.len());
-        for region in regions {
-            let (mapping, part) = map_region(*region)
+        for (region, offset) in regions.iter().zip(offsets(regions)) {
+            let (mapping, part) = map_region(*region, file.as_ref().map(|file| (file, offset)))
                 .doing(Kind::Host, || format!("map {} MiB of guest RAM", region.size >> 20))?;
             mappings.push(mapping);
             parts.push(part);
         }
         let memory = GuestMemoryMmap::from_regions(parts)
             .doing(Kind::Host, || "put the guest's RAM together".to_owned())?;
-        Ok(Self { memory, images: GuestMemoryMmap::new(), mappings })
+        Ok(Self { memory, images: GuestMemoryMmap::new(), mappings, file })
+    }
+
+    /// The file that RAM is, and where in it each region lies; `None` where it is nobody else's.
+    pub(crate) fn file(&self) -> Option<(&File, Vec<Part>)> {
+        let region = |region: &GuestRegionMmap| Region { first: region.start_addr().0, size: region.len() };
+        let regions: Vec<Region> = self.memory.iter().map(region).collect();
+        let parts =
+            regions.iter().zip(offsets(&regions)).map(|(region, offset)| Part { region: *region, offset });
+        Some((self.file.as_ref()?, parts.collect()))
     }
 
     /// Adds the file as memory at `region`, which is no shorter than it; behind the file's end is zero.
@@ -141,9 +170,11 @@ impl GuestRam {
         }
         // SAFETY: `skip` is below the length, as there is a page behind it.
         let first = unsafe { guard.as_ptr().add(skip) };
-        // SAFETY: the range is inside a private, anonymous mapping of ours, which stays mapped; its bytes may
-        // change at any time, and all access to them is volatile.
-        let failed = unsafe { libc::madvise(first.cast(), len, libc::MADV_DONTNEED) } != 0;
+        // Of a file it is the file's pages that have to go.
+        let advice = if self.file.is_some() { libc::MADV_REMOVE } else { libc::MADV_DONTNEED };
+        // SAFETY: the range is inside a mapping of ours that is private and anonymous, or of the file that RAM is,
+        // and stays mapped; its bytes may change at any time, and all access to them is volatile.
+        let failed = unsafe { libc::madvise(first.cast(), len, advice) } != 0;
         Ok(if failed { 0 } else { len as u64 })
     }
 
@@ -175,22 +206,61 @@ impl Drop for Mapping {
     }
 }
 
-fn map_region(region: Region) -> io::Result<(Mapping, GuestRegionMmap)> {
+fn map_region(region: Region, file: Option<(&File, u64)>) -> io::Result<(Mapping, GuestRegionMmap)> {
     let (mapping, first, size) = map_aligned(region)?;
+    if let Some((file, offset)) = file {
+        place(first, size, PROTECTION, file, offset)?;
+    }
     advise(first, size, libc::MADV_HUGEPAGE);
     advise(first, size, libc::MADV_DONTDUMP);
-    Ok((mapping, part(first, size, PROTECTION, FLAGS, region)?))
+    let flags = if file.is_some() { libc::MAP_SHARED } else { FLAGS };
+    Ok((mapping, part(first, size, PROTECTION, flags, region)?))
+}
+
+/// Maps a file over the first `len` bytes of a range that [`map_aligned`] has made and nobody uses yet.
+fn place(first: *mut u8, len: usize, protection: i32, file: &File, offset: u64) -> io::Result<()> {
+    let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+    let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+    // SAFETY: the callers pass a range of their own mapping, and a length that is not above its size.
+    let placed = unsafe { libc::mmap(first.cast(), len, protection, flags, file.as_raw_fd(), offset) };
+    match placed == libc::MAP_FAILED {
+        true => Err(io::Error::last_os_error()),
+        false => Ok(()),
+    }
+}
+
+/// Where each region begins in a file of all of them.
+fn offsets(regions: &[Region]) -> impl Iterator<Item = u64> {
+    regions.iter().scan(0, |end, region| {
+        let offset = *end;
+        *end += region.size;
+        Some(offset)
+    })
+}
+
+/// A file in memory whose size nobody who gets it can change: cut off, RAM would be a signal for us.
+fn memory_file(size: u64) -> io::Result<File> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: memfd_create reads one string that ends with NUL and lives for ever.
+    let fd = unsafe { libc::memfd_create(c"hull-ram".as_ptr(), flags) };
+    if fd == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened this descriptor for us; nothing else owns it.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(size)?;
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: F_ADD_SEALS takes integers only.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(file),
+    }
 }
 
 fn map_image(file: &File, region: Region) -> io::Result<(Mapping, GuestRegionMmap)> {
     let len = usize::try_from(file.metadata()?.len().min(region.size)).map_err(io::Error::other)?;
     let (mapping, first, size) = map_aligned(region)?;
-    let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-    // SAFETY: `len` is not above the size of the range, which is ours and which nobody uses yet.
-    let placed = unsafe { libc::mmap(first.cast(), len, libc::PROT_READ, flags, file.as_raw_fd(), 0) };
-    if placed == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
+    place(first, len, libc::PROT_READ, file, 0)?;
     Ok((mapping, part(first, size, libc::PROT_READ, libc::MAP_SHARED, region)?))
 }
 
@@ -251,6 +321,25 @@ mod tests {
         let slice = ram.admit(Claimed::new(0, 4096).unwrap()).unwrap();
         assert_eq!(slice.ptr_guard().as_ptr() as usize % HUGE_PAGE, 0);
         assert_eq!(ram.memory().read_obj::<u64>(GuestAddress(0x1f_fff8)).unwrap(), 0);
+    }
+
+    #[test]
+    fn shared_ram_is_one_file_of_one_size() {
+        let regions = [Region { first: 0, size: 2 << 20 }, Region { first: 4 << 30, size: 4 << 20 }];
+        let ram = GuestRam::shared(&regions).unwrap();
+        let (file, parts) = ram.file().unwrap();
+        let offsets: Vec<_> = parts.iter().map(|part| (part.region, part.offset)).collect();
+        assert_eq!(offsets, [(regions[0], 0), (regions[1], 2 << 20)]);
+        ram.memory().write_obj(7_u64, GuestAddress(4 << 30)).unwrap();
+        let mut bytes = [0; 8];
+        std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, 2 << 20).unwrap();
+        assert_eq!(u64::from_le_bytes(bytes), 7);
+        assert!(file.set_len(4096).is_err() && file.set_len(64 << 20).is_err());
+        let page = Claimed::new(4 << 30, 4096).unwrap();
+        assert_eq!(ram.release(page).unwrap(), 4096);
+        std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, 2 << 20).unwrap();
+        assert_eq!(bytes, [0; 8], "given back to the host, whoever else maps it");
+        assert!(super::tests::ram().file().is_none());
     }
 
     #[test]

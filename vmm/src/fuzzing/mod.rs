@@ -4,6 +4,7 @@
 
 mod block;
 mod boot;
+mod fs;
 mod input;
 mod net;
 mod queues;
@@ -23,6 +24,7 @@ use crate::memory::GuestRam;
 
 pub use block::block;
 pub use boot::{boot_tables, command_line, cpuid, initramfs, kernel};
+pub use fs::file_server;
 pub use net::net;
 pub use queues::{balloon, pmem, queue, rng};
 pub use registers::{ioapic, mmio, serial};

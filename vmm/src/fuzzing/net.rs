@@ -27,7 +27,7 @@ pub fn net(bytes: &[u8]) {
     let mut net = Net::new(backend, ADDRESS, Gates::default(), Events::new().unwrap().handle(0));
     let mut driver = Driver::new(&[16, 16]);
     let features = input.u64();
-    net.activate(features);
+    net.activate(features, &[]);
     while let Some(action) = input.next() {
         match action {
             0..0xa0 => driver.act(action, &mut input),
@@ -36,7 +36,7 @@ pub fn net(bytes: &[u8]) {
             0xd0..0xd8 => wake(&mut net, &mut driver, Wake::Socket { socket: 0, hung_up: action & 1 == 1 }),
             0xd8..0xe0 => {
                 net.reset();
-                net.activate(features);
+                net.activate(features, &[]);
             }
             0xe0..0xe8 => wake(&mut net, &mut driver, Wake::Again),
             _ => wake(&mut net, &mut driver, Wake::Queue(u16::from(action & 1))),

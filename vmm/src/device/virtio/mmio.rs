@@ -269,7 +269,7 @@ impl Transport {
             Effect::Activate => {
                 let event_idx = self.state.driver_features & F_EVENT_IDX != 0;
                 self.queues.iter_mut().for_each(|queue| queue.set_event_idx(event_idx));
-                self.device.activate(self.state.driver_features);
+                self.device.activate(self.state.driver_features, &self.queues);
             }
             // It is woken no more: it must not wait for anything either.
             Effect::GiveUp => self.device.reset(),

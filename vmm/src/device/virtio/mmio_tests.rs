@@ -116,7 +116,7 @@ fn a_broken_driver_loses_the_device_until_it_resets_it() {
 struct Diary(std::sync::mpsc::Sender<&'static str>);
 
 impl Device for Diary {
-    fn activate(&mut self, _: u64) {
+    fn activate(&mut self, _: u64, _: &[Queue]) {
         self.0.send("live").unwrap();
     }
 

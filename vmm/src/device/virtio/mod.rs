@@ -3,6 +3,7 @@
 
 pub(crate) mod balloon;
 pub(crate) mod block;
+pub(crate) mod fs;
 pub(crate) mod mmio;
 pub(crate) mod net;
 pub(crate) mod pmem;
@@ -10,6 +11,8 @@ pub(crate) mod queue;
 pub(crate) mod rng;
 mod status;
 pub(crate) mod vsock;
+
+use virtio_queue::Queue;
 
 use crate::device::virtio::queue::{Drained, Rings, Violation};
 
@@ -69,8 +72,8 @@ pub(crate) trait Device: Send {
         true
     }
 
-    /// The driver says DRIVER_OK, having taken these features.
-    fn activate(&mut self, _features: u64) {}
+    /// The driver says DRIVER_OK, having taken these features and set these queues up.
+    fn activate(&mut self, _features: u64, _queues: &[Queue]) {}
 
     /// Does a bounded amount of work. Called only while the driver says DRIVER_OK. An error costs the
     /// device: DEVICE_NEEDS_RESET.

@@ -202,13 +202,15 @@ pub(crate) struct Rings<'a> {
     queues: &'a mut [Queue],
     /// How far each used ring had come when the driver was last told.
     told: [u16; QUEUES_MAX],
+    /// Somebody else has filled a used ring, and says that the driver wants to know.
+    others: bool,
 }
 
 impl<'a> Rings<'a> {
     pub(crate) fn new(ram: &'a GuestRam, queues: &'a mut [Queue]) -> Self {
         let mut told = [0; QUEUES_MAX];
         told.iter_mut().zip(queues.iter()).for_each(|(told, queue)| *told = queue.next_used());
-        Self { ram, queues, told }
+        Self { ram, queues, told, others: false }
     }
 
     pub(crate) fn ram(&self) -> &'a GuestRam {
@@ -277,9 +279,14 @@ impl<'a> Rings<'a> {
         Ok(ring.ready() && ring.enable_notification(self.ram.memory())?)
     }
 
+    /// The driver gets an interrupt whatever has been completed here.
+    pub(crate) fn interrupt(&mut self) {
+        self.others = true;
+    }
+
     /// Whether the driver wants an interrupt for what has been completed.
     pub(crate) fn wants_interrupt(&mut self) -> Result<bool, Violation> {
-        let mut wanted = false;
+        let mut wanted = std::mem::take(&mut self.others);
         for (ring, told) in self.queues.iter().zip(&mut self.told) {
             let now = ring.next_used();
             if now != *told {

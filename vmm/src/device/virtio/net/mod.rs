@@ -7,6 +7,7 @@ mod request;
 pub(crate) use backend::Backend;
 pub(crate) use request::HEAD_SIZE;
 
+use virtio_queue::Queue;
 use vm_memory::VolatileSlice;
 
 use crate::device::limit::Gate;
@@ -280,7 +281,7 @@ impl Device for Net {
         features & FROM_HOST == FROM_HOST
     }
 
-    fn activate(&mut self, features: u64) {
+    fn activate(&mut self, features: u64, _: &[Queue]) {
         self.features = features;
         self.watch();
     }

@@ -43,7 +43,7 @@ fn bench_with(features: u64) -> Bench {
     [&tap, &wire].into_iter().for_each(|end| end.set_nonblocking(true).unwrap());
     let backend = Backend::new(OwnedFd::from(tap).into());
     let mut net = Net::new(backend, ADDRESS, Gates::default(), Events::new().unwrap().handle(0));
-    net.activate(features);
+    net.activate(features, &[]);
     Bench { queues: [rx.queue(), tx.queue()], ram, rx, tx, net, wire }
 }
 

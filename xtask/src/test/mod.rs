@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that a change must pass, the cheap checks first.
 mod checks;
+mod coverage;
 mod doctor;
 mod pods;
 mod shard;
@@ -27,6 +28,7 @@ Runs everything that a change must pass, and stops at the first step that fails.
   clippy    clippy has nothing to say
   install   this machine gets what the tests need
   units     unit tests, and the integration tests of each crate
+  coverage  the VMM's tests run as much of it as vmm/coverage says, or more
   fuzz      a few seconds of searching for bytes that break a parser, each
   build     the programs and the guest kernel, as they ship
   host      black-box tests of images, namespaces and chroots
@@ -49,6 +51,7 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", run: |paths, _, _| checks::clippy(paths), takes_names: false },
     Step { name: "install", run: |paths, _, _| checks::install(paths), takes_names: false },
     Step { name: "units", run: checks::units, takes_names: true },
+    Step { name: "coverage", run: |paths, _, _| coverage::check(paths), takes_names: false },
     Step { name: "fuzz", run: |paths, _, _| crate::fuzz::briefly(paths), takes_names: false },
     Step { name: "build", run: |paths, _, _| checks::build(paths), takes_names: false },
     Step { name: "host", run: pods::host, takes_names: true },

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod conversion;
 
 /// One parser, and how to give it bytes.
 #[derive(Clone, Copy)]
@@ -23,7 +24,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "agent-conversation", run: agent::conversation },
     Target { name: "agent-entries", run: agent::entries },
     Target { name: "agent-orders", run: agent::orders },
+    Target { name: "converter-answer", run: conversion::answer },
     Target { name: "converter-compressed", run: hull_converter::fuzzing::compressed },
+    Target { name: "converter-conversion", run: conversion::whole },
     Target { name: "converter-entries", run: hull_converter::fuzzing::entries },
     Target { name: "converter-pax", run: hull_converter::fuzzing::pax },
     Target { name: "discovery-page", run: hull_image::fuzzing::discovery },

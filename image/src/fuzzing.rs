@@ -120,3 +120,13 @@ pub fn record(bytes: &[u8]) {
     names::fuzz(bytes);
     appc::fuzz::remote(bytes);
 }
+
+/// What the process that reads archives answers. `file` stands for any archive.
+pub fn converter_answer(bytes: &[u8], file: &std::fs::File) {
+    crate::member::fuzz(bytes, file);
+}
+
+/// A file system that hull made: everything in it is read, and `content` gets each file's.
+pub fn sound_file_system(bytes: &[u8], content: impl FnMut(&[u8])) {
+    crate::extract::read_sound(bytes, content).expect("hull reads what hull made");
+}

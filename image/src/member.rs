@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
 
-use hull_converter_protocol::{Answer, MEMBERS_MAX, Place, Request, Window, cut, shown};
+use hull_converter_protocol::{Answer, MEMBERS_MAX, Member, Place, Request, Window, cut, shown};
 use hull_errors::Doing;
 
 use crate::converter::Converter;
@@ -31,18 +31,7 @@ impl Archive {
             return Err(converter.senseless(&doing()));
         };
         let length = file.metadata().doing(Kind::Host, || format!("look at {name}"))?.len();
-        let inside = |place: &Place| match place {
-            Place::File { start, size } => start.checked_add(*size).is_some_and(|end| end <= length),
-            Place::Link(_) => true,
-        };
-        let count = listed.len();
-        if count > MEMBERS_MAX || !listed.iter().all(|member| inside(&member.place)) {
-            return Err(converter.senseless(&doing()));
-        }
-        let members: BTreeMap<_, _> = listed.into_iter().map(|member| (member.path, member.place)).collect();
-        if members.len() < count {
-            return Err(converter.senseless(&doing()));
-        }
+        let members = members(listed, length).ok_or_else(|| converter.senseless(&doing()))?;
         Ok(Self { file, name: name.to_owned(), members })
     }
 
@@ -105,6 +94,42 @@ impl Archive {
 
     fn wrong(&self, path: &str, text: &str) -> Error {
         Error::new(Kind::Corrupt, format!("read {}: member `{}` {text}", self.name, cut(path)))
+    }
+}
+
+/// What was listed of an archive of that length, if it makes sense.
+fn members(listed: Vec<Member>, length: u64) -> Option<BTreeMap<String, Place>> {
+    let inside = |place: &Place| match place {
+        Place::File { start, size } => start.checked_add(*size).is_some_and(|end| end <= length),
+        Place::Link(_) => true,
+    };
+    let count = listed.len();
+    if count > MEMBERS_MAX || !listed.iter().all(|member| inside(&member.place)) {
+        return None;
+    }
+    let members: BTreeMap<_, _> = listed.into_iter().map(|member| (member.path, member.place)).collect();
+    (members.len() == count).then_some(members)
+}
+
+/// A way in for the fuzzer: what a converter answers that was taken over.
+pub(crate) fn fuzz(bytes: &[u8], file: &File) {
+    const LENGTH: u64 = 100;
+    match serde_json::from_slice(bytes) {
+        Ok(Answer::Listed(listed)) => {
+            let paths: Vec<String> = listed.iter().map(|member| member.path.clone()).collect();
+            let Some(members) = members(listed, LENGTH) else { return };
+            let file = file.try_clone().expect("a file has two descriptors");
+            let archive = Archive { file, name: String::new(), members };
+            for path in paths {
+                if let Ok(Some((start, size))) = archive.find(&path) {
+                    assert!(start + size <= LENGTH, "a member lies in its archive");
+                }
+            }
+        }
+        Ok(Answer::Failed { text, .. }) => {
+            assert!(!cut(&text).contains(char::is_control), "nothing for a terminal")
+        }
+        _ => (),
     }
 }
 

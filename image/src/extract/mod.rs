@@ -22,7 +22,7 @@ use crate::staging::{Existing, Staged, cannot_write};
 use crate::store::Store;
 use crate::{Error, Kind};
 
-pub(crate) use erofs::read_all;
+pub(crate) use erofs::{read_all, read_sound};
 
 /// What of an image is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

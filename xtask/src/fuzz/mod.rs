@@ -31,8 +31,8 @@ into fuzz/corpus/TARGET when the parser is mended.
 The cache is $HULL_CACHE, $XDG_CACHE_HOME/hull or ~/.cache/hull.
 ";
 
-/// libFuzzer is C++.
-const PACKAGES: &[&str] = &["g++"];
+/// libFuzzer is C++; openssl makes a seed.
+const PACKAGES: &[&str] = &["g++", "openssl"];
 
 /// Coverage for libFuzzer: LLVM's SanitizerCoverage, and `fuzzing` for crates that care.
 const FLAGS: &[&str] = &[
@@ -112,6 +112,25 @@ fn folder(paths: &Paths) -> PathBuf {
     paths.target.join("fuzz")
 }
 
+/// A seed that is no file of the repository, because it has a private key in it: made once, kept in the cache.
+fn make_pair(corpus: &Path) -> Result<()> {
+    let pair = corpus.join("pair");
+    if !pair.exists() {
+        let unfinished = corpus.join("unfinished");
+        let words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=x -days 36500";
+        let mut openssl = Command::new("openssl");
+        openssl.args(words.split(' ')).arg("-keyout").arg(&unfinished).arg("-out").arg("/dev/stdout");
+        let output = openssl.stderr(std::process::Stdio::null()).output();
+        let output = output.doing(Kind::Failed, || "start openssl".into())?;
+        tool::verdict("make a certificate by openssl", output.status)?;
+        let doing = || format!("write {}", pair.display());
+        let key = fs::read(&unfinished).doing(Kind::Failed, doing)?;
+        fs::write(&pair, [output.stdout, key].concat()).doing(Kind::Failed, doing)?;
+        let _ = fs::remove_file(&unfinished); // One seed more does no harm.
+    }
+    Ok(())
+}
+
 struct Search<'a> {
     program: &'a Path,
     target: &'a str,
@@ -122,6 +141,9 @@ impl Search<'_> {
     fn run(&self, seconds: u32) -> Result<Outcome> {
         let found = self.paths.cache.join("fuzz").join(self.target);
         fs::create_dir_all(&found).doing(Kind::Failed, || format!("create {}", found.display()))?;
+        if self.target == "registry-certificates" {
+            make_pair(&found)?;
+        }
         let broken = folder(self.paths).join(format!("{}-", self.target));
         let mut command = Command::new(self.program);
         command

@@ -62,7 +62,7 @@ impl<W: Write> Writer<W> {
         }
         let device = || io::Result::Ok((number(major(metadata.rdev()))?, number(minor(metadata.rdev()))?));
         if kind.is_file() {
-            return self.file(path);
+            self.file(path)
         } else if kind.is_symlink() {
             let target = fs::read_link(path)?.as_os_str().as_bytes().to_vec();
             self.head(path, &metadata, EntryKind::Symlink { target })

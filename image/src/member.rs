@@ -127,7 +127,7 @@ pub(crate) fn fuzz(bytes: &[u8], file: &File) {
             }
         }
         Ok(Answer::Failed { text, .. }) => {
-            assert!(!cut(&text).contains(char::is_control), "nothing for a terminal")
+            assert!(!cut(&text).contains(char::is_control), "nothing for a terminal");
         }
         _ => (),
     }

@@ -153,7 +153,7 @@ pub(crate) fn attach(
     }
     for Filesystem { tag, server } in wanted.filesystems {
         let server = fs::Server::greet(server, &tag, ram)?;
-        attaching.virtio(server.spec(&tag), |events| Box::new(Fs::new(server, tag, events)))?;
+        attaching.virtio(server.spec(&tag), |events| Box::new(Fs::new(server, tag, events)));
     }
     Ok(attaching.finish(serial))
 }

@@ -1,3 +1,5 @@
+//! Decisions, event by event.
+
 use hull_agent_protocol::{ImageSource, StandardStreams};
 
 use super::*;
@@ -158,7 +160,7 @@ fn a_pod_that_stops_starts_nothing_again() {
     assert_eq!(run(&mut running, &[CLEAN]), [KILL, Action::LetGo { app: 0 }]);
     let mut waiting = Supervisor::new(&[app(Restart::Always)]);
     run(&mut waiting, &[started(0), ENDED, CLEAN]);
-    assert_eq!(run(&mut waiting, &[stop.clone()])[1..], [Action::LetGo { app: 0 }]);
+    assert_eq!(run(&mut waiting, std::slice::from_ref(&stop))[1..], [Action::LetGo { app: 0 }]);
     assert_eq!(run(&mut waiting, &[Event::WaitOver { app: 0 }]), []);
     let mut cleaning = Supervisor::new(&[app(Restart::Always)]);
     run(&mut cleaning, &[started(0), ENDED, stop]);

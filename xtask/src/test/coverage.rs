@@ -52,7 +52,9 @@ pub(super) fn check(paths: &Paths) -> Result<()> {
     tool::run(&mut merge)?;
     let mut export = Command::new(&tools.cov);
     export.args(["export", "--summary-only", "--instr-profile"]).arg(&merged);
-    tests.iter().for_each(|test| drop(export.arg("--object").arg(test)));
+    for test in &tests {
+        export.arg("--object").arg(test);
+    }
     let report = tool::read(&mut export)?;
     let measured = percentage(&report, &paths.checkout.join("vmm/src"));
     let measured = measured.ok_or_else(|| Error::new(Kind::Failed, "read what llvm-cov says"))?;

@@ -1,5 +1,7 @@
 //! What the agent is told about a pod: plain data, every decision already taken.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 /// Everything the agent needs to know about a pod.
@@ -12,6 +14,8 @@ pub struct PodSpec {
     pub hosts: Option<String>,
     /// The text of every app's `/etc/resolv.conf`; absent: the image's own.
     pub resolver: Option<String>,
+    /// The interfaces of a machine that has its own; elsewhere stage1 has connected the pod already.
+    pub interfaces: Vec<InterfaceSpec>,
     /// `(name, value)` as in `/proc/sys`, dots between the parts.
     pub sysctls: Vec<(String, String)>,
     /// A limit that this machine cannot set is a warning; otherwise the pod fails.
@@ -30,6 +34,36 @@ impl PodSpec {
     pub const APPS_MAX: usize = 256;
     /// Most volumes in one pod.
     pub const VOLUMES_MAX: usize = 128;
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InterfaceSpec {
+    /// Which one: its hardware address, as `02:00:00:00:00:01`.
+    pub mac: String,
+    /// Largest packet, in bytes; absent: as it is.
+    pub mtu: Option<u32>,
+    pub addresses: Vec<NetSpec>,
+    /// All that there are; those to gateways' own addresses come before those that need them.
+    pub routes: Vec<RouteSpec>,
+}
+
+/// An address and how many of its first bits are the network's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetSpec {
+    pub address: IpAddr,
+    pub prefix: u8,
+}
+
+/// A route by an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSpec {
+    pub destination: NetSpec,
+    /// Absent: whoever is on the interface's link.
+    pub gateway: Option<IpAddr>,
 }
 
 /// Files that outlive an app's root, or come from outside of it.

@@ -23,6 +23,7 @@ mod launch;
 mod limits;
 mod link;
 mod machine;
+mod network;
 mod passwd;
 mod pod;
 mod processes;

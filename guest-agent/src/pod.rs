@@ -24,7 +24,7 @@ use crate::link::{Link, Lost};
 use crate::machine::Machine;
 use crate::streams::Streams;
 use crate::supervisor::{Action, Event, Supervisor};
-use crate::{Error, limits, processes, sys, volumes};
+use crate::{Error, limits, network, processes, sys, volumes};
 
 /// Longest app name, in bytes: it becomes the name of a directory.
 const NAME_MAX: usize = 255;
@@ -61,6 +61,7 @@ pub(crate) fn run(machine: Machine, cgroup: Option<&PodCgroup>, link: &mut Link)
     let spec = wait_for_start(link)?;
     let prepared = machine
         .name(&spec.hostname)
+        .and_then(|()| network::connect(&spec.interfaces))
         .and_then(|()| limits::set_sysctls(machine, &spec))
         .and_then(|()| volumes::make_all(&spec.volumes));
     if let Err(why) = prepared {

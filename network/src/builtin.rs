@@ -109,8 +109,8 @@ pub(crate) fn attach(
         for route in &attached.routes {
             netlink.add_route(link.index, route)?;
         }
-        Ok(link)
-    })?;
+        Ok::<_, Error>(link)
+    })??;
     attached.mac = mac_text(&link.mac);
     attached.mtu = Some(link.mtu);
     let own = [IpNet::V4(network.ipv4()), IpNet::V6(network.ipv6())];

@@ -6,6 +6,7 @@ use crate::namespace::Namespace;
 use crate::netlink::Netlink;
 use crate::nft::{self, PodLink, Rules};
 use crate::record::{Attached, Record, disconnect};
+use crate::splice::splice;
 use crate::{Error, Held, Kind, Plan, builtin, hold};
 
 /// A pod's namespace, connected as planned.
@@ -26,6 +27,16 @@ impl Connected {
     /// The networks, in the order of the plan.
     pub fn networks(&self) -> &[Attached] {
         &self.networks
+    }
+
+    /// Joins the tap of this name in the namespace to the interface of network number `index`: what comes from
+    /// one leaves by the other.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn join_tap(&self, index: usize, tap: &str) -> Result<(), Error> {
+        let attached = &self.networks[index];
+        self.namespace.inside(|| splice(attached, tap))?
     }
 
     /// Undoes it all. No process of the pod should be left.
@@ -64,7 +75,7 @@ fn attach_all(dir: &Path, id: &str, plan: &Plan) -> Result<Connected, Error> {
         let mut netlink = Netlink::open()?;
         let loopback = netlink.link("lo")?;
         netlink.bring_up(loopback.index)
-    })?;
+    })??;
     let mut record = Record::default();
     let mut links: Vec<PodLink> = vec![];
     for (index, network) in plan.networks.iter().enumerate() {

@@ -21,6 +21,7 @@ mod nft;
 mod ports;
 mod record;
 mod request;
+mod splice;
 
 pub use connect::{Connected, connect};
 pub use ipnet::IpNet;

@@ -36,13 +36,16 @@ impl Namespace {
     }
 
     /// Does something in it, and comes back.
-    pub(crate) fn inside<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn inside<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
         let here = Self::current()?;
         self.enter()?;
         let done = work();
         // Who does not come back would go on in the pod's network, as the host.
         here.enter()?;
-        done
+        Ok(done)
     }
 
     pub(crate) fn file(&self) -> &File {

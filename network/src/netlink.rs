@@ -16,6 +16,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
+use netlink_packet_route::tc::TcMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
@@ -108,6 +109,35 @@ impl Netlink {
             Err(why) if is_missing(&why) => Ok(()),
             other => other.doing(Kind::Host, || format!("remove interface {name}")),
         }
+    }
+
+    pub(crate) fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), Error> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes = vec![LinkAttribute::Mtu(mtu)];
+        self.change(RouteNetlinkMessage::SetLink(message))
+            .doing(Kind::Host, || format!("set the largest packet of interface {index} to {mtu} bytes"))
+    }
+
+    pub(crate) fn add_queue(&mut self, queue: TcMessage) -> Result<(), Error> {
+        self.create(RouteNetlinkMessage::NewQueueDiscipline(queue))
+            .doing(Kind::Host, || "add a queue to an interface (CONFIG_NET_SCH_INGRESS)".into())
+    }
+
+    pub(crate) fn add_filter(&mut self, filter: TcMessage) -> Result<(), Error> {
+        self.create(RouteNetlinkMessage::NewTrafficFilter(filter)).doing(Kind::Host, || {
+            "add a filter to an interface (CONFIG_NET_CLS_U32, CONFIG_NET_ACT_MIRRED)".into()
+        })
+    }
+
+    pub(crate) fn remove_address(&mut self, index: u32, address: IpNet) -> Result<(), Error> {
+        let mut message = AddressMessage::default();
+        message.header.family = family(address.addr());
+        message.header.prefix_len = address.prefix_len();
+        message.header.index = index;
+        message.attributes = vec![AddressAttribute::Local(address.addr())];
+        self.change(RouteNetlinkMessage::DelAddress(message))
+            .doing(Kind::Host, || format!("take address {address} from interface {index}"))
     }
 
     /// Adds an address that nobody else is asked about, and no route with it.

@@ -46,6 +46,18 @@ pub struct Attached {
     pub dns: Dns,
 }
 
+impl Attached {
+    /// The hardware address, once the interface is there.
+    pub fn mac_octets(&self) -> Option<[u8; 6]> {
+        let mut octets = self.mac.split(':').map(|octet| u8::from_str_radix(octet, 16).ok());
+        let mut mac = [0; 6];
+        for octet in &mut mac {
+            *octet = octets.next()??;
+        }
+        octets.next().is_none().then_some(mac)
+    }
+}
+
 /// A route of the pod's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

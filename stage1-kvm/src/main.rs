@@ -2,6 +2,7 @@
 //! apps' ends become the exit code. What isolates is in `hull-vmm`, what relays in `hull-stage1`.
 #![forbid(unsafe_code)]
 
+mod network;
 mod plan;
 
 use std::os::unix::net::UnixStream;
@@ -11,8 +12,8 @@ use hull_agent_protocol::{ImageSource, VolumeSource};
 use hull_errors::Doing;
 use hull_pod::volumes::Used;
 use hull_pod::{Flavour, Verdict, dir, wire};
-use hull_stage1::{Kind, Pod, Session, Signals, conclude, terminal};
-use hull_vmm::{Halt, Live, Machine};
+use hull_stage1::{Kind, Pod, Session, Signals, conclude, connect, terminal};
+use hull_vmm::{Halt, Live, Machine, Net};
 
 type Error = hull_stage1::Error;
 
@@ -29,9 +30,11 @@ fn take_over() -> Result<Verdict, Error> {
 fn run(pod: &Pod) -> Result<Verdict, Error> {
     let signals = Signals::take()?;
     let (link, agents_end) = UnixStream::pair().doing(Kind::Host, || "make the agent's link".into())?;
-    let machine = boot(pod, agents_end)?;
-    let spec = wire::pod_spec(&pod.manifest, &pod.contract, &Devices, terminal::size())
+    let networks = connect(pod)?;
+    let machine = boot(pod, agents_end, network::interfaces(&networks)?)?;
+    let mut spec = wire::pod_spec(&pod.manifest, &pod.contract, &Devices, terminal::size())
         .doing(Kind::Contract, || "tell the agent what to run".into())?;
+    spec.interfaces = networks.interfaces();
     let mut session = Session::start(pod, &spec, link)?;
     let end = {
         let _raw = if pod.contract.interactive { terminal::Raw::enter()? } else { None };
@@ -46,9 +49,9 @@ fn run(pod: &Pod) -> Result<Verdict, Error> {
     verdict
 }
 
-fn boot(pod: &Pod, agents_end: UnixStream) -> Result<Machine<Live>, Error> {
+fn boot(pod: &Pod, agents_end: UnixStream, interfaces: Vec<Net>) -> Result<Machine<Live>, Error> {
     let doing = || "start the virtual machine".to_owned();
-    let config = plan::plan(pod, agents_end)?;
+    let config = plan::plan(pod, agents_end, interfaces)?;
     let machine = Machine::new(config).doing(Kind::Host, doing)?;
     let machine = machine.load().doing(Kind::Host, || format!("load guest kernel {}", plan::kernel(pod)))?;
     if pod.contract.debug {

@@ -11,7 +11,7 @@ use hull_pod::Flavour;
 use hull_pod::contract::Machine;
 use hull_pod::volumes::{self, Backing};
 use hull_stage1::{Kind, Pod};
-use hull_vmm::{Asked, Disk, InitramfsFile, VmConfig, Vsock, VsockPort};
+use hull_vmm::{Asked, Disk, InitramfsFile, Net, VmConfig, Vsock, VsockPort};
 
 use crate::Error;
 
@@ -21,7 +21,7 @@ const APPS_MAX: usize = 26;
 /// What the kernel's command line tells the agent, its `/init`.
 const AGENT_ARGUMENTS: &str = "-- --machine=vm";
 
-pub(crate) fn plan(pod: &Pod, agents_end: UnixStream) -> Result<VmConfig, Error> {
+pub(crate) fn plan(pod: &Pod, agents_end: UnixStream, net: Vec<Net>) -> Result<VmConfig, Error> {
     let contract = &pod.contract;
     let machine = machine(pod)?;
     refuse_host_volumes(pod)?;
@@ -47,7 +47,7 @@ pub(crate) fn plan(pod: &Pod, agents_end: UnixStream) -> Result<VmConfig, Error>
         disks: contract.roots.iter().map(disk).collect::<Result<_, Error>>()?,
         vsock: Some(Vsock { ports: vec![VsockPort { port: AGENT_PORT, stream: agents_end }] }),
         rng: true,
-        net: vec![],
+        net,
         console: console.doing(Kind::Host, || "use standard error as console".into())?.map(File::from),
     };
     VmConfig::try_from(asked).doing(Kind::Contract, || "plan the virtual machine".into())

@@ -1,7 +1,8 @@
 //! The pod's networks, before its machine and after it.
 
+use hull_agent_protocol::{InterfaceSpec, NetSpec, RouteSpec};
 use hull_errors::{Doing, chain};
-use hull_network::{Connected, Networking};
+use hull_network::{Attached, Connected, IpNet, Networking};
 
 use crate::{Error, Kind, Pod};
 
@@ -14,6 +15,33 @@ impl Networks {
     pub fn namespace(&self) -> Option<&hull_network::Namespace> {
         self.0.as_ref().map(Connected::namespace)
     }
+}
+
+impl Networks {
+    /// What is connected, for a stage1 that has more to connect.
+    pub fn connected(&self) -> Option<&Connected> {
+        self.0.as_ref()
+    }
+
+    /// What the agent of a machine with interfaces of its own is told about them.
+    pub fn interfaces(&self) -> Vec<InterfaceSpec> {
+        let networks = self.0.as_ref().map(Connected::networks).unwrap_or_default();
+        let interface = |attached: &Attached| InterfaceSpec {
+            mac: attached.mac.clone(),
+            mtu: attached.mtu,
+            addresses: attached.addresses.iter().map(net).collect(),
+            routes: attached
+                .routes
+                .iter()
+                .map(|route| RouteSpec { destination: net(&route.destination), gateway: route.gateway })
+                .collect(),
+        };
+        networks.iter().map(interface).collect()
+    }
+}
+
+fn net(net: &IpNet) -> NetSpec {
+    NetSpec { address: net.addr(), prefix: net.prefix_len() }
 }
 
 impl Drop for Networks {

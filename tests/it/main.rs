@@ -40,29 +40,6 @@ macro_rules! on_every_flavour {
     };
 }
 
-/// Runs each case where pods have networks.
-macro_rules! on_every_network {
-    ($($module:ident::$case:ident),+ $(,)?) => {
-        mod nspawn_networks {
-            $(#[test] fn $case() { crate::$module::$case(hull_tests::Flavour::Nspawn); })+
-        }
-        mod fly_networks {
-            $(#[test] fn $case() { crate::$module::$case(hull_tests::Flavour::Fly); })+
-        }
-    };
-}
-
-on_every_network!(
-    network::a_killed_pod_leaves_no_network_after_gc,
-    network::a_pod_is_in_the_networks_that_it_names,
-    network::a_pod_is_reached_by_its_host_and_by_other_pods,
-    network::a_pod_reaches_whom_its_network_leads_to,
-    network::a_pod_that_speaks_in_anothers_name_is_not_heard,
-    network::a_port_of_one_address_leads_from_there_only,
-    network::a_port_that_is_taken_is_an_error_before_anything_starts,
-    network::a_published_port_leads_to_the_pod_from_everywhere,
-);
-
 on_every_flavour!(
     apps::a_pod_is_made_of_a_manifest,
     apps::an_app_is_started_again_as_the_user_says,
@@ -124,6 +101,14 @@ on_every_flavour!(
     logs::a_pod_with_a_terminal_has_no_log,
     logs::logs_are_followed_until_the_pod_ends,
     logs::what_an_app_wrote_is_kept_by_stream,
+    network::a_killed_pod_leaves_no_network_after_gc,
+    network::a_pod_is_in_the_networks_that_it_names,
+    network::a_pod_is_reached_by_its_host_and_by_other_pods,
+    network::a_pod_reaches_whom_its_network_leads_to,
+    network::a_pod_that_speaks_in_anothers_name_is_not_heard,
+    network::a_port_of_one_address_leads_from_there_only,
+    network::a_port_that_is_taken_is_an_error_before_anything_starts,
+    network::a_published_port_leads_to_the_pod_from_everywhere,
     registry::a_pod_runs_from_a_registry,
     store::a_pod_keeps_its_image,
 );

@@ -36,11 +36,6 @@ pub(super) fn networking(args: &NetArgs, flavour: Flavour, manifest: &Manifest) 
         },
         [] => Networking::default(),
         [wish] if wish.name == "none" => Networking::default(),
-        _ if flavour == Flavour::Kvm => {
-            return refuse(
-                "a VM of this version has no network device: use --net=none, or --stage1=nspawn".into(),
-            );
-        }
         [wish] if wish.name == "all" => {
             let all = BuiltIn::ALL.map(|network| Network { network, ip: None });
             Networking::Own(Plan { networks: all.into(), forwards: vec![] })

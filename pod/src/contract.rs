@@ -43,6 +43,12 @@ pub struct Contract {
     /// Nobody waits for the pod: its stage1 belongs to no session but its own.
     #[serde(default)]
     pub detached: bool,
+    /// Longest log file of an app, in bytes; absent: [`crate::log::FILE_MAX`].
+    #[serde(default)]
+    pub log_bytes: Option<u64>,
+    /// The pod shares the System V IPC objects and POSIX message queues of whoever starts it.
+    #[serde(default)]
+    pub parents_ipc: bool,
     /// An isolator that cannot be applied is a warning.
     #[serde(default)]
     pub lenient: bool,

@@ -37,6 +37,11 @@ pub enum Request {
     /// Writes the files of an app that runs to the second of the descriptors, which are as those of
     /// [`Request::Exec`] without a terminal; [`crate::export`] reads them. Its end is answered too.
     Export { app: Option<AppName> },
+    /// What one can attach to. Answered with [`Answer::Endpoints`].
+    Endpoints { app: Option<AppName> },
+    /// Connects the client to the streams of an app, `terminal` for those of its terminal. The descriptors are as
+    /// those of [`Request::Exec`]; only those that are named here are used. The app's end is answered.
+    Attach { app: Option<AppName>, stdin: bool, stdout: bool, stderr: bool, terminal: bool },
     /// Answered with [`Answer::Started`] once every app runs.
     AwaitStart,
     /// To the process of this client.
@@ -53,7 +58,9 @@ pub enum Answer {
     Done,
     /// It cannot be done, and why. The client may ask for something else.
     Refused { text: String },
-    /// The program runs; or every app, for who awaits that.
+    /// By rkt's names: `stdin`, `stdout`, `stderr`, or `tty-in`, `tty-out`.
+    Endpoints { names: Vec<String> },
+    /// The program runs, or the client is attached; or every app runs, for who awaits that.
     Started,
     /// The program has ended, and its output was written.
     Exited { outcome: Outcome },

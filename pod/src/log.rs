@@ -10,7 +10,7 @@
 use std::io::Write;
 use std::time::SystemTime;
 
-use crate::AppName;
+use crate::{AppName, isolators};
 
 /// The folder of the logs in the pod directory.
 pub const FOLDER: &str = "logs";
@@ -18,6 +18,20 @@ pub const FOLDER: &str = "logs";
 /// Longest file, in bytes. One that is full becomes the older one, and takes the place of that: an app
 /// never has more than two, whatever it writes.
 pub const FILE_MAX: u64 = 8 << 20;
+
+/// The least that it may be instead: an app may write so much at once.
+pub const FILE_MIN: u64 = 64 << 10;
+
+/// Reads how long a file may be: `1Mi`.
+///
+/// # Errors
+/// What is no size, or too little of it.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    match isolators::bytes(text)? {
+        bytes if bytes < FILE_MIN => Err(format!("at least {FILE_MIN} bytes")),
+        bytes => Ok(bytes),
+    }
+}
 
 /// Where an app wrote to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

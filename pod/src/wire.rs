@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use crate::isolators::{self, Capabilities, Isolated, Seccomp, Strictness};
 use crate::manifest::{Event, RESTART, RuntimeApp, STOP_SIGNAL};
 use crate::seccomp::Filter;
+use crate::streams::{Input, Streams};
 use crate::volumes::{self, Used};
 use crate::{Contract, Error, Flavour, Kind, Manifest};
 
@@ -98,7 +99,7 @@ fn build(
     };
     for ((index, app), mounts) in manifest.apps.iter().enumerate().zip(volumes.mounts) {
         let isolated = isolators::of_app(app.name.as_str(), &app.app.isolators, &mut strictness)?;
-        let streams = streams(index, contract.interactive, terminal);
+        let streams = streams(index, Streams::of(app)?, contract.interactive, terminal);
         let mut words = app_spec(app, places.image(index), streams)?;
         words.mounts = mounts;
         words.protect_paths = !contract.waived.paths;
@@ -151,16 +152,19 @@ fn default_capabilities(contract: &Contract) -> Vec<String> {
 }
 
 /// Channels 3n+1 to 3n+3 belong to app n.
-fn streams(index: usize, interactive: bool, size: TerminalSize) -> StandardStreams {
+fn streams(index: usize, modes: Streams, interactive: bool, size: TerminalSize) -> StandardStreams {
     let first = u32::try_from(index).expect("a pod has at most 256 apps") * 3 + 1;
-    match interactive {
-        true => StandardStreams::Terminal { channel: first, size },
+    let stdin = match modes.stdin {
         // One standard input cannot feed two apps: the first has it.
-        false => StandardStreams::Pipes {
-            stdin: (index == 0).then_some(first),
-            stdout: first + 1,
-            stderr: first + 2,
-        },
+        Input::Usual => index == 0,
+        Input::Stream => true,
+        Input::Null | Input::Terminal => false,
+    };
+    match interactive || modes.has_terminal() {
+        true => StandardStreams::Terminal { channel: first, size },
+        false => {
+            StandardStreams::Pipes { stdin: stdin.then_some(first), stdout: first + 1, stderr: first + 2 }
+        }
     }
 }
 

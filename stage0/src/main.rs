@@ -63,6 +63,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Command::Exec(args) => cmd::exec::exec(&args, &host),
         Command::Export(args) => cmd::export::export(&args, &host),
         Command::Config(args) => cmd::config::config(&args, &host),
+        Command::Attach(args) => cmd::attach::attach(&args, &host),
         Command::Enter(args) => cmd::enter::enter(&args, &host),
         Command::Rm(args) => cmd::rm::rm(&args, &host),
         Command::Gc(args) => cmd::gc::gc(&args, &host),

@@ -45,7 +45,7 @@ pub(crate) struct World {
 /// Leaves the host behind. Call it in a process of the pod's own, in the pod's cgroup and network.
 pub(crate) fn enter(pod: &Pod, cgroup: Option<&Path>) -> Result<World, Error> {
     let flavour = pod.contract.flavour;
-    unshare(namespaces(flavour, cgroup.is_some()))
+    unshare(namespaces(pod, cgroup.is_some()))
         .doing(Kind::Host, || format!("make the namespaces of a pod of {}", flavour.as_str()))?;
     // From now on the host's mounts come in and none of ours goes out.
     let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
@@ -69,9 +69,10 @@ pub(crate) fn enter(pod: &Pod, cgroup: Option<&Path>) -> Result<World, Error> {
 const AGENT: &str = "/hull-agent";
 const CGROUP: &str = "/sys/fs/cgroup";
 
-fn namespaces(flavour: Flavour, cgroup: bool) -> CloneFlags {
-    let own = match flavour {
-        Flavour::Nspawn => CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS,
+fn namespaces(pod: &Pod, cgroup: bool) -> CloneFlags {
+    let ipc = if pod.contract.parents_ipc { CloneFlags::empty() } else { CloneFlags::CLONE_NEWIPC };
+    let own = match pod.contract.flavour {
+        Flavour::Nspawn => ipc | CloneFlags::CLONE_NEWUTS,
         Flavour::Fly | Flavour::Kvm => return CloneFlags::CLONE_NEWNS,
     };
     let cgroup = if cgroup { CloneFlags::CLONE_NEWCGROUP } else { CloneFlags::empty() };

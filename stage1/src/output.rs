@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hull_pod::AppName;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::write;
+
+use crate::control::ClientId;
 
 /// Bytes that a pipe takes at once when poll(2) says it is writable (pipe(7), PIPE_BUF). The descriptor
 /// is shared with whoever started us, so it cannot be made non-blocking.
@@ -26,15 +28,31 @@ pub(crate) struct Output<F> {
     queue: VecDeque<u8>,
     lines: Option<Lines>,
     broken: bool,
+    /// How many bytes of the channel are written or dropped.
+    done: u64,
+    pub(crate) viewer: Option<Viewer>,
 }
+
+/// Who has attached to the channel beside whoever runs the pod.
+#[derive(Debug)]
+pub(crate) struct Viewer {
+    pub(crate) client: ClientId,
+    /// Since when bytes wait for it, or it has taken [`LEAST`] of them; and how many it had taken then.
+    since: Instant,
+    then: u64,
+}
+
+/// A viewer that holds an app up takes as many bytes in [`PATIENCE`], or loses the connection.
+const LEAST: u64 = 64 << 10;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What one write came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Flushed {
-    /// So many bytes of the channel are done with.
-    Bytes(usize),
-    /// The reader is gone: these bytes and all that follow are dropped.
-    Broken(usize),
+    Some,
+    None,
+    /// The reader is gone: what is queued and all that follows is dropped.
+    Broken,
 }
 
 /// Whose a line is.
@@ -91,7 +109,28 @@ fn since_boot() -> String {
 
 impl<F: AsFd> Output<F> {
     pub(crate) fn new(channel: u32, fd: F) -> Self {
-        Self { channel, fd, queue: VecDeque::new(), lines: None, broken: false }
+        Self { channel, fd, queue: VecDeque::new(), lines: None, broken: false, done: 0, viewer: None }
+    }
+
+    /// Of a client that has attached after `received` bytes of the channel had come.
+    pub(crate) fn for_viewer(mut self, client: ClientId, received: u64) -> Self {
+        self.done = received;
+        self.viewer = Some(Viewer { client, since: Instant::now(), then: received });
+        self
+    }
+
+    /// How many bytes of the channel need not be kept for it.
+    pub(crate) fn done(&self) -> u64 {
+        self.done
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// When a viewer will have been too slow, unless it takes more.
+    pub(crate) fn patience_ends(&self) -> Option<Instant> {
+        self.viewer.as_ref().filter(|_| !self.queue.is_empty()).map(|viewer| viewer.since + PATIENCE)
     }
 
     pub(crate) fn labelled(mut self, label: Option<Label>) -> Self {
@@ -122,13 +161,16 @@ impl<F: AsFd> Output<F> {
         }
     }
 
-    /// Queues bytes. Returns how many were dropped at once because nobody reads them.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> usize {
+    /// Queues bytes, or drops them where nobody reads them.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         if self.broken {
-            return bytes.len();
+            self.done += bytes.len() as u64;
+            return;
+        }
+        if let Some(viewer) = self.viewer.as_mut().filter(|_| self.queue.is_empty()) {
+            (viewer.since, viewer.then) = (Instant::now(), self.done);
         }
         self.queue.extend(bytes);
-        0
     }
 
     /// Whether [`Self::flush`] will not block now.
@@ -137,11 +179,11 @@ impl<F: AsFd> Output<F> {
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
-    /// Drops what is queued and all that follows. Returns how much was dropped.
-    pub(crate) fn abandon(&mut self) -> usize {
+    /// Drops what is queued and all that follows.
+    pub(crate) fn abandon(&mut self) {
         self.broken = true;
         let begun = self.lines.take().filter(|lines| !lines.piece.is_empty()).map_or(0, |lines| lines.raw);
-        begun + std::mem::take(&mut self.queue).len()
+        self.done += (begun + std::mem::take(&mut self.queue).len()) as u64;
     }
 
     /// Writes once; call it when poll(2) says that it will not block.
@@ -159,9 +201,19 @@ impl<F: AsFd> Output<F> {
             }
         };
         match written {
-            Ok(written) => Flushed::Bytes(self.advance(written)),
-            Err(Errno::EAGAIN | Errno::EINTR) => Flushed::Bytes(0),
-            Err(_) => Flushed::Broken(self.abandon()),
+            Ok(written) => {
+                let bytes = self.advance(written) as u64;
+                self.done += bytes;
+                if let Some(viewer) = self.viewer.as_mut().filter(|viewer| self.done - viewer.then >= LEAST) {
+                    (viewer.since, viewer.then) = (Instant::now(), self.done);
+                }
+                Flushed::Some
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => Flushed::None,
+            Err(_) => {
+                self.abandon();
+                Flushed::Broken
+            }
         }
     }
 
@@ -188,9 +240,11 @@ mod tests {
         let (mut reader, writer) = pipe().unwrap();
         let mut output = Output::new(1, writer);
         let want: Vec<u8> = (0..10_000u32).map(|n| n as u8).collect();
-        want.chunks(999).for_each(|piece| assert_eq!(output.push(piece), 0));
+        want.chunks(999).for_each(|piece| output.push(piece));
         while output.wants_to_write() {
-            assert!(matches!(output.flush(), Flushed::Bytes(1..=WRITE_MAX)));
+            let before = output.done();
+            assert_eq!(output.flush(), Flushed::Some);
+            assert!((1..=WRITE_MAX as u64).contains(&(output.done() - before)));
         }
         drop(output);
         let mut got = vec![];
@@ -204,9 +258,10 @@ mod tests {
         let mut output = Output::new(1, writer);
         drop(reader);
         output.push(b"nobody");
-        assert_eq!(output.flush(), Flushed::Broken(6));
+        assert_eq!((output.flush(), output.done()), (Flushed::Broken, 6));
         assert!(!output.wants_to_write());
-        assert_eq!(output.push(b"listens"), 7);
+        output.push(b"listens");
+        assert_eq!(output.done(), 13);
     }
 
     fn labelled(writer: std::io::PipeWriter) -> Output<std::io::PipeWriter> {
@@ -221,11 +276,9 @@ mod tests {
     fn labelled_lines_are_whole_and_each_byte_counts_once() {
         let (mut reader, writer) = pipe().unwrap();
         let mut output = labelled(writer);
-        let mut bytes = 0;
-        let mut flush = |output: &mut Output<_>| {
+        let flush = |output: &mut Output<_>| {
             while output.wants_to_write() {
-                let Flushed::Bytes(more) = output.flush() else { panic!("somebody reads") };
-                bytes += more;
+                assert_eq!(output.flush(), Flushed::Some);
             }
         };
         output.push(b"one\ntw");
@@ -236,7 +289,7 @@ mod tests {
         output.push(b"no end");
         output.end();
         flush(&mut output);
-        assert_eq!(bytes, 9 + LINE_MAX + 1 + 6);
+        assert_eq!(output.done(), 9 + LINE_MAX as u64 + 1 + 6);
         drop(output);
         let mut got = String::new();
         reader.read_to_string(&mut got).unwrap();
@@ -251,7 +304,8 @@ mod tests {
         let mut output = labelled(writer);
         drop(reader);
         output.push(b"nobody\nmore\n");
-        assert_eq!(output.flush(), Flushed::Broken(12));
-        assert_eq!(output.push(b"listens"), 7);
+        assert_eq!((output.flush(), output.done()), (Flushed::Broken, 12));
+        output.push(b"listens");
+        assert_eq!(output.done(), 19);
     }
 }

@@ -1,5 +1,6 @@
 //! Writes down how the pod goes: `status.json` in the pod directory.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -15,18 +16,25 @@ use crate::{Error, Kind, Pod};
 pub(crate) struct Record {
     dir: PathBuf,
     status: Status,
+    /// Those that will not be started again.
+    ended: BTreeSet<u16>,
 }
 
 impl Record {
     pub(crate) fn new(pod: &Pod) -> Self {
         let apps = pod.manifest.apps.iter().map(|app| AppStatus::new(app.name.clone())).collect();
-        Self { dir: pod.path.clone(), status: Status { apps, ..Status::default() } }
+        Self { dir: pod.path.clone(), status: Status { apps, ..Status::default() }, ended: BTreeSet::new() }
     }
 
     pub(crate) fn started(&mut self, app: u16) -> Result<(), Error> {
         let status = self.app(app);
         (status.started_at, status.finished_at, status.outcome) = (Some(now()), None, None);
         self.write()
+    }
+
+    /// Whether an app has ended; one that waits for its next start has not.
+    pub(crate) fn has_ended(&self, app: u16) -> bool {
+        self.ended.contains(&app)
     }
 
     /// Whether every app has run.
@@ -37,10 +45,11 @@ impl Record {
     /// Where it was the last app, it is written with the verdict: between the two there is nothing that anybody
     /// could ask for.
     pub(crate) fn exited(&mut self, app: u16, outcome: Outcome) -> Result<(), Error> {
+        self.ended.insert(app);
         let status = self.app(app);
         status.finished_at = Some(now());
         status.outcome = Some(outcome);
-        match self.status.apps.iter().all(|app| app.outcome.is_some()) {
+        match self.ended.len() == self.status.apps.len() {
             true => Ok(()),
             false => self.write(),
         }

@@ -4,10 +4,12 @@
 //! socket in [`exec`], about a message of the agent's in [`talk`]; what the agent may say is decided by
 //! [`hull_agent_protocol::host::Host`].
 
+mod attach;
 mod exec;
 mod stop;
 mod talk;
 
+use std::collections::BTreeMap;
 use std::io::{stderr, stdin, stdout};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -19,11 +21,13 @@ use hull_agent_protocol::message::Message;
 use hull_agent_protocol::{Decoder, PROCESS_CHANNEL_FIRST, PodSpec, StandardStreams, ToAgent, Violation};
 use hull_errors::Doing;
 use hull_pod::Verdict;
+use hull_pod::streams::{self, Output as Mode, Streams};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::read;
 
+use self::attach::Attached;
 use self::exec::Processes;
 use self::stop::Stop;
 use self::talk::Trouble;
@@ -63,10 +67,13 @@ pub struct Session {
     inputs: Vec<Input>,
     terminal: Option<u32>,
     outputs: Vec<Output<OwnedFd>>,
+    apps: Vec<AppStreams>,
     logs: Vec<Log>,
     record: Record,
     control: Control,
     processes: Processes,
+    attached: Vec<Attached>,
+    flows: BTreeMap<u32, Flow>,
     /// Clients that want to hear when every app runs.
     awaiting_start: Vec<ClientId>,
     stop: Stop,
@@ -78,6 +85,22 @@ pub struct Session {
 struct Input {
     channel: u32,
     fd: OwnedFd,
+    /// Whose end is not the channel's: others may attach to it.
+    viewer: Option<ClientId>,
+}
+
+/// How an app is connected.
+#[derive(Clone, Copy, Debug)]
+struct AppStreams {
+    streams: StandardStreams,
+    modes: Streams,
+}
+
+/// What has come on a channel. Those who read it do so at their own pace.
+#[derive(Debug, Default)]
+struct Flow {
+    received: u64,
+    credited: u64,
 }
 
 impl Session {
@@ -95,20 +118,25 @@ impl Session {
             inputs: vec![],
             terminal: None,
             outputs: vec![],
+            apps: vec![],
             logs: vec![],
             record: Record::new(pod),
             control: Control::listen(pod)?,
             processes: Processes::default(),
+            attached: vec![],
+            flows: BTreeMap::new(),
             awaiting_start: vec![],
             stop: Stop::No,
             deadline: Some(Instant::now() + BOOT_MAX),
             broken_pipe_told: false,
         };
         for (index, (app, named)) in (0..).zip(spec.apps.iter().zip(&pod.manifest.apps)) {
-            session.logs.extend(Log::begin(pod, &named.name, app.streams)?);
+            let modes = Streams::of(named).doing(Kind::Contract, || format!("connect app {}", named.name))?;
+            session.apps.push(AppStreams { streams: app.streams, modes });
+            session.logs.extend(Log::begin(pod, &named.name, app.streams, modes)?);
             let label = (spec.apps.len() > 1).then(|| Label::new(index, &named.name));
             session
-                .connect(app.streams, label)
+                .connect(app.streams, modes, pod.contract.interactive, label)
                 .doing(Kind::Host, || "connect the standard streams".into())?;
         }
         session.say(&ToAgent::Start(spec.clone()))?;
@@ -116,21 +144,35 @@ impl Session {
     }
 
     /// With a label, for who sees several apps at once.
-    fn connect(&mut self, streams: StandardStreams, label: Option<Label>) -> std::io::Result<()> {
-        let stdout = || stdout().as_fd().try_clone_to_owned();
-        let (input, outputs) = match streams {
+    fn connect(
+        &mut self,
+        streams: StandardStreams,
+        modes: Streams,
+        interactive: bool,
+        label: Option<Label>,
+    ) -> std::io::Result<()> {
+        let input = match streams {
             StandardStreams::Pipes { stdin, stdout: out, stderr: err } => {
-                let err = Output::new(err, stderr().as_fd().try_clone_to_owned()?).labelled(label.clone());
-                (stdin, vec![Output::new(out, stdout()?).labelled(label), err])
+                if modes.stdout == Mode::Log {
+                    let fd = stdout().as_fd().try_clone_to_owned()?;
+                    self.outputs.push(Output::new(out, fd).labelled(label.clone()));
+                }
+                if modes.stderr == Mode::Log {
+                    let fd = stderr().as_fd().try_clone_to_owned()?;
+                    self.outputs.push(Output::new(err, fd).labelled(label));
+                }
+                stdin.filter(|_| modes.stdin == streams::Input::Usual)
             }
+            // One that is not the user's waits for somebody to attach.
+            StandardStreams::Terminal { .. } if !interactive => None,
             StandardStreams::Terminal { channel, .. } => {
                 self.terminal = Some(channel);
-                (Some(channel), vec![Output::new(channel, stdout()?)])
+                self.outputs.push(Output::new(channel, stdout().as_fd().try_clone_to_owned()?));
+                Some(channel)
             }
         };
-        self.outputs.extend(outputs);
         if let Some(channel) = input {
-            self.inputs.push(Input { channel, fd: stdin().as_fd().try_clone_to_owned()? });
+            self.inputs.push(Input { channel, fd: stdin().as_fd().try_clone_to_owned()?, viewer: None });
         }
         Ok(())
     }
@@ -181,10 +223,14 @@ impl Session {
         let writers: Vec<usize> =
             (0..self.outputs.len()).filter(|index| self.outputs[*index].wants_to_write()).collect();
         fds.extend(writers.iter().map(|index| PollFd::new(self.outputs[*index].fd(), PollFlags::POLLOUT)));
-        let readers: Vec<u32> = self.readable_inputs().map(|input| input.channel).collect();
-        fds.extend(self.readable_inputs().map(|input| PollFd::new(input.fd.as_fd(), PollFlags::POLLIN)));
+        let allowed = |index: &usize| self.host.input_allowed(self.inputs[*index].channel) > 0;
+        let readers: Vec<usize> = (0..self.inputs.len()).filter(allowed).collect();
+        fds.extend(
+            readers.iter().map(|index| PollFd::new(self.inputs[*index].fd.as_fd(), PollFlags::POLLIN)),
+        );
         fds.extend(self.control.polled().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-        let timeout = self.deadline.map_or(PollTimeout::NONE, |deadline| {
+        let patience = self.outputs.iter().filter_map(Output::patience_ends);
+        let timeout = patience.chain(self.deadline).min().map_or(PollTimeout::NONE, |deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             // Rounded up, or the last millisecond would be spun away.
             PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
@@ -207,7 +253,7 @@ impl Session {
                 .iter()
                 .enumerate()
                 .filter(|(n, _)| hit(2 + writers.len() + n))
-                .map(|(_, channel)| *channel)
+                .map(|(_, index)| *index)
                 .collect(),
             control: (2 + writers.len() + readers.len()..fds.len())
                 .enumerate()
@@ -215,10 +261,6 @@ impl Session {
                 .map(|(place, _)| place)
                 .collect(),
         })
-    }
-
-    fn readable_inputs(&self) -> impl Iterator<Item = &Input> {
-        self.inputs.iter().filter(|input| self.host.input_allowed(input.channel) > 0)
     }
 
     fn serve(&mut self, signals: &Signals, ready: &Ready) -> Result<Option<End>, Error> {
@@ -233,10 +275,12 @@ impl Session {
         for index in &ready.outputs {
             self.flush(*index)?;
         }
-        for channel in &ready.inputs {
-            self.read_input(*channel);
+        // From the last on: one that has ended is removed.
+        for index in ready.inputs.iter().rev() {
+            self.read_input(*index)?;
         }
         self.serve_control(&ready.control)?;
+        self.drop_slow_viewers()?;
         match self.talk(ready.link) {
             Ok(()) => Ok(None),
             Err(Trouble::End(end)) => Ok(Some(end)),
@@ -248,34 +292,38 @@ impl Session {
         message.encode(&mut self.to_agent).doing(Kind::Host, || "tell the agent".into())
     }
 
-    fn read_input(&mut self, channel: u32) {
-        let Some(Input { fd, .. }) = self.inputs.iter().find(|input| input.channel == channel) else {
-            return;
-        };
+    fn read_input(&mut self, index: usize) -> Result<(), Error> {
+        let Input { channel, fd, viewer } = &self.inputs[index];
+        let (channel, viewer) = (*channel, *viewer);
         let allowed = self.host.input_allowed(channel).min(DATA_MAX);
+        if allowed == 0 {
+            return Ok(()); // Another has used it up.
+        }
         let mut buffer = [0; DATA_MAX];
         let count = match read(fd, &mut buffer[..allowed]) {
             Ok(count) => count,
-            Err(Errno::EINTR | Errno::EAGAIN) => return,
+            Err(Errno::EINTR | Errno::EAGAIN) => return Ok(()),
             // A terminal that hung up, or that belongs to another job: nothing more will come.
             Err(_) => 0,
         };
+        if count == 0 {
+            self.inputs.remove(index);
+            if let Some(client) = viewer {
+                return self.input_ended(client);
+            }
+        }
         frame::encode(channel, &buffer[..count], &mut self.to_agent);
         self.host.input_sent(channel, count);
-        if count == 0 {
-            self.inputs.retain(|input| input.channel != channel);
-        }
+        Ok(())
     }
 
     fn flush(&mut self, index: usize) -> Result<(), Error> {
         let output = &mut self.outputs[index];
-        let (channel, flushed) = (output.channel, output.flush());
+        let (channel, is_viewers, flushed) = (output.channel, output.viewer.is_some(), output.flush());
+        self.settle(channel)?;
         match flushed {
-            Flushed::Bytes(bytes) => self.consumed(channel, bytes),
-            Flushed::Broken(bytes) => {
-                self.consumed(channel, bytes)?;
-                self.tell_broken_pipe(channel)
-            }
+            Flushed::Broken if !is_viewers => self.tell_broken_pipe(channel),
+            _ => Ok(()),
         }
     }
 
@@ -290,7 +338,13 @@ impl Session {
         self.say(&ToAgent::Signal { signal: Signal::SIGPIPE as i32 })
     }
 
-    fn consumed(&mut self, channel: u32, bytes: usize) -> Result<(), Error> {
+    /// Lets the agent send more of a channel once everybody is done with what it has sent.
+    fn settle(&mut self, channel: u32) -> Result<(), Error> {
+        let Some(flow) = self.flows.get_mut(&channel) else { return Ok(()) };
+        let readers = self.outputs.iter().filter(|output| output.channel == channel);
+        let done = readers.map(Output::done).min().unwrap_or(flow.received);
+        let bytes = usize::try_from(done - flow.credited).expect("no more than a window");
+        flow.credited = done;
         match self.host.consumed(channel, bytes) {
             Some(bytes) => self.say(&ToAgent::Credit { channel, bytes }),
             None => Ok(()),
@@ -331,8 +385,7 @@ struct Ready {
     signals: bool,
     link: bool,
     outputs: Vec<usize>,
-    /// Channels.
-    inputs: Vec<u32>,
+    inputs: Vec<usize>,
     /// Places of [`Control::polled`].
     control: Vec<usize>,
 }

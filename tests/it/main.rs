@@ -2,6 +2,7 @@
 //! starts with the flavour (`kvm::…`, `nspawn::…`, `fly::…`) or with `host::` where no machine is started.
 
 mod apps;
+mod attach;
 mod cases;
 mod control;
 mod cosign;
@@ -51,6 +52,11 @@ on_every_flavour!(
     apps::options_belong_to_the_image_before_them,
     apps::several_apps_share_a_machine_and_not_their_roots,
     apps::the_command_line_limits_an_app,
+    attach::a_log_is_as_long_as_asked,
+    attach::a_prepared_pod_is_started_with_another_name_and_ipc,
+    attach::a_slow_viewer_does_not_hold_the_app,
+    attach::a_stream_has_readers_and_writers,
+    attach::one_leaves_a_terminal_and_comes_back,
     cases::a_background_child_does_not_hold_the_pod,
     cases::a_command_that_cannot_run_is_named,
     cases::a_reader_that_leaves_ends_the_writer,

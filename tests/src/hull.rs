@@ -191,6 +191,26 @@ impl Started {
         }
     }
 
+    /// Likewise; `again` is done until it has come, whatever comes before.
+    pub fn await_output_while(&mut self, text: &str, mut again: impl FnMut()) {
+        use std::io::Read;
+        let child = self.child.as_mut().expect("only `wait` takes the child");
+        let _watchdog = Watchdog::over(child.id());
+        let stdout = child.stdout.as_mut().expect("piped");
+        let mut got = Vec::new();
+        while !got.ends_with(text.as_bytes()) {
+            let mut fds =
+                [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(stdout), nix::poll::PollFlags::POLLIN)];
+            if nix::poll::poll(&mut fds, 50u8).expect("poll a pipe") == 0 {
+                again();
+                continue;
+            }
+            let mut byte = [0];
+            assert_eq!(stdout.read(&mut byte).expect("read output"), 1, "it ended before it said {text:?}");
+            got.push(byte[0]);
+        }
+    }
+
     /// Stops reading its standard output.
     pub fn close_output(&mut self) {
         drop(self.child.as_mut().and_then(|child| child.stdout.take()));

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueHint};
 use hull_pod::AppName;
-use hull_pod::manifest::{Isolator, Mount};
+use hull_pod::manifest::{Isolator, Mount, NameValue, RESTART};
+use hull_pod::streams::{ANNOTATIONS, Input, Output};
 use serde_json::json;
 
-use super::values::{absolute, pair, restart, seccomp};
+use super::values::{absolute, pair, restart, seccomp, stream};
 use super::volumes::mount;
 
 /// One app as it was asked for.
@@ -41,6 +42,15 @@ pub(crate) struct AppFlags {
     /// Working directory of the app
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub(crate) working_dir: Option<String>,
+    /// What the app reads: null for nothing, stream or tty for those who attach to it
+    #[arg(long, value_name = "null|stream|tty", value_parser = stream::<Input>)]
+    pub(crate) stdin: Option<String>,
+    /// Where the app's output goes: its log and the caller, nowhere, or to those who attach to it [default: log]
+    #[arg(long, value_name = "log|null|stream|tty", value_parser = stream::<Output>)]
+    pub(crate) stdout: Option<String>,
+    /// Likewise its errors
+    #[arg(long, value_name = "log|null|stream|tty", value_parser = stream::<Output>)]
+    pub(crate) stderr: Option<String>,
     /// When the app is started again once it has ended: never, on-failure, on-failure:MAX, always [default: never]
     #[arg(long, value_name = "WHEN", value_parser = restart)]
     pub(crate) restart: Option<String>,
@@ -98,6 +108,17 @@ pub(crate) struct AppFlags {
 }
 
 impl AppFlags {
+    /// What is annotated for the stage1 to act on.
+    pub(crate) fn annotations(&self) -> impl Iterator<Item = NameValue> {
+        let [stdin, stdout, stderr] = ANNOTATIONS;
+        let wished =
+            [(stdin, &self.stdin), (stdout, &self.stdout), (stderr, &self.stderr), (RESTART, &self.restart)];
+        let given = |(name, value): (&str, &Option<String>)| {
+            Some(NameValue { name: name.into(), value: value.clone()? })
+        };
+        wished.into_iter().filter_map(given)
+    }
+
     /// The limits and rights among them, each in place of the image's.
     pub(crate) fn isolators(&self) -> Vec<Isolator> {
         let set = |names: &[String]| (!names.is_empty()).then(|| json!({ "set": names }));

@@ -2,6 +2,7 @@
 
 pub(crate) mod app;
 pub(crate) mod control;
+pub(crate) mod detach;
 pub(crate) mod fetch;
 mod grammar;
 pub(crate) mod image;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-use self::control::{EnterArgs, ExecArgs, StopArgs};
+use self::control::{AttachArgs, EnterArgs, ExecArgs, StopArgs};
 use self::fetch::FetchArgs;
 pub(crate) use self::grammar::parse;
 use self::image::ImageCommand;
@@ -107,6 +108,8 @@ pub(crate) enum Command {
     Stop(StopArgs),
     /// Run a command in an app of a running pod
     Exec(ExecArgs),
+    /// Connect this terminal to the streams of an app of a running pod
+    Attach(AttachArgs),
     /// Look into an app of a running pod, with a shell
     Enter(EnterArgs),
     /// Make an image of an app of a running pod, with all that it has written
@@ -148,6 +151,7 @@ impl Command {
             Self::Logs(_) => "logs",
             Self::Stop(_) => "stop",
             Self::Exec(_) => "exec",
+            Self::Attach(_) => "attach",
             Self::Enter(_) => "enter",
             Self::Export(_) => "export",
             Self::Config(_) => "config",

@@ -32,7 +32,28 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) nets: NetArgs,
     #[command(flatten)]
+    pub(crate) keeping: KeepingArgs,
+    #[command(flatten)]
     pub(crate) pod: PodArgs,
+}
+
+/// What a pod shares with whoever starts it, and what is kept of it.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct KeepingArgs {
+    /// Whose System V IPC and POSIX message queues: the pod's own (auto, private), or the caller's (parent)
+    #[arg(long, value_enum, value_name = "WHOSE")]
+    pub(crate) ipc: Option<Ipc>,
+    /// Longest log file of an app; it has two of them [default: 8Mi]
+    #[arg(long, value_name = "SIZE", value_parser = hull_pod::log::parse_size)]
+    pub(crate) log_size: Option<u64>,
+}
+
+/// As `--ipc=` spells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Ipc {
+    Auto,
+    Private,
+    Parent,
 }
 
 #[derive(Debug, Args)]
@@ -43,10 +64,15 @@ pub(crate) struct RunPreparedArgs {
     /// Print the pod's UUID once its apps run, and leave it to itself
     #[arg(short, long, conflicts_with = "interactive")]
     pub(crate) detach: bool,
+    /// Host name of the pod [default: as it was prepared]
+    #[arg(long, value_name = "NAME", value_parser = hostname)]
+    pub(crate) hostname: Option<String>,
     #[command(flatten)]
     pub(crate) names: NameArgs,
     #[command(flatten)]
     pub(crate) nets: NetArgs,
+    #[command(flatten)]
+    pub(crate) keeping: KeepingArgs,
     /// The pod, or an unambiguous prefix of its id
     #[arg(value_name = "UUID", add = prepared_pod())]
     pub(crate) uuid: String,

@@ -1,5 +1,6 @@
 //! Values that are read once, here, into what cannot be wrong.
 
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use hull_pod::manifest::Isolator;
@@ -18,6 +19,11 @@ pub(super) fn restart(text: &str) -> Result<String, String> {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => Err("must be never, on-failure, on-failure:MAX or always".into()),
     }
+}
+
+/// Likewise, the connection of a standard stream.
+pub(super) fn stream<T: FromStr<Err = hull_pod::Error>>(text: &str) -> Result<String, String> {
+    text.parse::<T>().map(|_| text.to_owned()).map_err(|why| hull_errors::chain(&why))
 }
 
 pub(super) fn absolute(text: &str) -> Result<String, String> {

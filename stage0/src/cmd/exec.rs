@@ -21,6 +21,7 @@ use nix::unistd::{read, write};
 
 use super::call::{ask, call};
 use crate::cli::control::ExecArgs;
+use crate::cli::detach::DetachKeys;
 use crate::host::Host;
 use crate::{Error, Kind};
 
@@ -36,24 +37,35 @@ pub(crate) fn exec(args: &ExecArgs, host: &Host) -> Result<ExitCode, Error> {
         let why = "--tty needs a terminal as standard input; leave it out to run the command without one";
         return Err(Error::new(Kind::User, why));
     }
-    let stdin = args.interactive || args.tty;
-    let job = Job { app: args.app.clone(), command: args.command.clone(), stdin, terminal: args.tty };
+    let what = What::Program { command: args.command.clone(), stdin: args.interactive || args.tty };
+    let job = Job { app: args.app.clone(), what, terminal: args.tty, detach: DetachKeys::none() };
     job.run(&args.uuid, host)?.code()
 }
 
-/// A command and how it is connected.
+/// What to do in an app, and how that is connected.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) app: Option<AppName>,
-    pub(super) command: Vec<String>,
-    pub(super) stdin: bool,
+    pub(super) what: What,
     pub(super) terminal: bool,
+    /// What one types to leave the app to itself.
+    pub(super) detach: DetachKeys,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    /// Run a command.
+    Program { command: Vec<String>, stdin: bool },
+    /// Be connected to its own streams.
+    Attach { stdin: bool, stdout: bool, stderr: bool },
 }
 
 /// What it came to.
 #[derive(Debug)]
 pub(super) enum Come {
     Ended(ExitCode),
+    /// The user left.
+    Detached,
     /// It did not start.
     Refused(String),
 }
@@ -62,6 +74,7 @@ impl Come {
     pub(super) fn code(self) -> Result<ExitCode, Error> {
         match self {
             Self::Ended(code) => Ok(code),
+            Self::Detached => Ok(ExitCode::SUCCESS),
             Self::Refused(why) => Err(Error::new(Kind::User, why)),
         }
     }
@@ -73,21 +86,24 @@ impl Job {
         let found = pods.find(uuid).doing(Kind::User, || "find the pod".into())?;
         let not_running = || Error::new(Kind::User, format!("pod {:?} is not running", found.id.as_str()));
         let client = call(&pods, &found)?.ok_or_else(not_running)?;
-        let signals = take_signals()?;
+        let signals = self.take_signals()?;
         let (given, pump) = self.input()?;
         // The command may write before anybody says that it has started.
-        let raw = self.terminal.then(Raw::output).transpose()?;
+        let raw = (self.terminal && stdin().is_terminal()).then(Raw::output).transpose()?;
         self.ask(&client, &given)?;
         drop(given);
-        let mut line = Line { client, signals, pump, started: false };
+        let mut line = Line { client, signals, pump, started: false, detach: self.detach.clone() };
         loop {
-            match line.next()? {
+            let Some(answer) = line.next()? else { return Ok(Come::Detached) };
+            match answer {
                 Answer::Started => {
                     line.started = true;
                     // Until there is somebody to type to, this command can be interrupted.
                     raw.as_ref().map_or(Ok(()), Raw::input)?;
                 }
-                Answer::Done => (),
+                // All that was to be said to the app is said.
+                Answer::Done => return Ok(Come::Detached),
+                Answer::Endpoints { .. } => (),
                 Answer::Refused { text } => return Ok(Come::Refused(text)),
                 Answer::Exited { outcome } => {
                     drop(raw);
@@ -98,8 +114,13 @@ impl Job {
     }
 
     fn ask(&self, client: &Client, input: &OwnedFd) -> Result<(), Error> {
-        let request =
-            Request::Exec { app: self.app.clone(), exec: self.command.clone(), terminal: self.terminal };
+        let (app, terminal) = (self.app.clone(), self.terminal);
+        let request = match &self.what {
+            What::Program { command, .. } => Request::Exec { app, exec: command.clone(), terminal },
+            What::Attach { stdin, stdout, stderr } => {
+                Request::Attach { app, stdin: *stdin, stdout: *stdout, stderr: *stderr, terminal }
+            }
+        };
         let (out, err, terminal) = (stdout(), stderr(), stdin());
         let all = [input.as_fd(), out.as_fd(), err.as_fd(), terminal.as_fd()];
         let count = if self.terminal { 4 } else { 3 };
@@ -109,7 +130,8 @@ impl Job {
     /// What the command reads from, and where the terminal's bytes are to go.
     fn input(&self) -> Result<(OwnedFd, Option<PipeWriter>), Error> {
         let doing = || "connect standard input".to_owned();
-        if !self.stdin {
+        let (What::Program { stdin: wanted, .. } | What::Attach { stdin: wanted, .. }) = self.what;
+        if !wanted {
             return Ok((File::open("/dev/null").doing(Kind::Host, doing)?.into(), None));
         }
         if !stdin().is_terminal() {
@@ -118,13 +140,18 @@ impl Job {
         let (reader, writer) = pipe().doing(Kind::Host, doing)?;
         Ok((reader.into(), Some(writer)))
     }
-}
 
-fn take_signals() -> Result<SignalFd, Error> {
-    let set: SigSet = FORWARDED.into_iter().chain([Signal::SIGWINCH]).collect();
-    set.thread_block().doing(Kind::Host, || "block signals".into())?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .doing(Kind::Host, || "make a signalfd".into())
+    /// Who is only attached to an app takes no signals for it: they end this command, and the app goes on.
+    fn take_signals(&self) -> Result<SignalFd, Error> {
+        let forwarded = match self.what {
+            What::Program { .. } => &FORWARDED[..],
+            What::Attach { .. } => &[],
+        };
+        let set: SigSet = forwarded.iter().copied().chain([Signal::SIGWINCH]).collect();
+        set.thread_block().doing(Kind::Host, || "block signals".into())?;
+        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .doing(Kind::Host, || "make a signalfd".into())
+    }
 }
 
 /// The connection while the command runs.
@@ -135,11 +162,12 @@ struct Line {
     pump: Option<PipeWriter>,
     /// What is typed before that may be meant for the next shell that is tried.
     started: bool,
+    detach: DetachKeys,
 }
 
 impl Line {
-    /// The next answer. Passes on signals and what is typed until it comes.
-    fn next(&mut self) -> Result<Answer, Error> {
+    /// The next answer; `None` if the user leaves. Passes on signals and what is typed until then.
+    fn next(&mut self) -> Result<Option<Answer>, Error> {
         loop {
             let terminal = stdin();
             let mut fds = vec![
@@ -156,13 +184,13 @@ impl Line {
             if ready[1] {
                 self.pass_signals()?;
             }
-            if ready.get(2) == Some(&true) {
-                self.pump();
+            if ready.get(2) == Some(&true) && self.pump() {
+                return Ok(None);
             }
             if ready[0] {
                 let answer = self.client.answer().doing(Kind::Host, || "hear from the pod".into())?;
                 let gone = || Error::new(Kind::Host, "the pod ended before the command did");
-                return answer.ok_or_else(gone);
+                return answer.ok_or_else(gone).map(Some);
             }
         }
     }
@@ -178,19 +206,22 @@ impl Line {
         Ok(())
     }
 
-    fn pump(&mut self) {
-        let Some(writer) = &self.pump else { return };
+    /// Passes on what is typed; `true` if that was to leave.
+    fn pump(&mut self) -> bool {
+        let Some(writer) = &self.pump else { return false };
         let mut chunk = [0; CHUNK];
         let typed = match read(stdin(), &mut chunk) {
-            Err(Errno::EINTR | Errno::EAGAIN) => return,
+            Err(Errno::EINTR | Errno::EAGAIN) => return false,
             Ok(len) => len,
             Err(_) => 0, // A terminal that hung up.
         };
+        let Some(keys) = self.detach.filter(&chunk[..typed]) else { return true };
         // A whole chunk fits into a pipe or waits for the command to read; nothing else is to be done then.
-        let written = write(writer, &chunk[..typed]);
+        let written = if keys.is_empty() { Ok(0) } else { write(writer, &keys) };
         if typed == 0 || written.is_err() {
             self.pump = None;
         }
+        false
     }
 }
 

@@ -79,7 +79,7 @@ fn conclude(client: &Client) -> Result<(), Error> {
             Some(Answer::Exited { outcome }) if exit_code(outcome) == 0 => return Ok(()),
             Some(Answer::Exited { .. }) => return Err(Error::new(Kind::Host, "the agent broke off")),
             Some(Answer::Refused { text }) => return Err(Error::new(Kind::User, text)),
-            Some(Answer::Started | Answer::Done) => (),
+            Some(Answer::Started | Answer::Done | Answer::Endpoints { .. }) => (),
             None => return Err(Error::new(Kind::Host, "the pod ended before its files were there")),
         }
     }

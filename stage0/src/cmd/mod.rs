@@ -1,5 +1,6 @@
 //! One file for each command.
 
+pub(crate) mod attach;
 pub(crate) mod cat_manifest;
 pub(crate) mod completion;
 pub(crate) mod config;

@@ -10,8 +10,8 @@ use hull_network::Networking;
 use hull_pod::contract::{self, Machine};
 use hull_pod::dir::{CONTRACT, MANIFEST};
 use hull_pod::manifest::{
-    App, COPY_UP, Event, EventHandler, Isolator, MountPoint, NameValue, Port, RESTART, RuntimeApp,
-    RuntimeImage, STOP_SIGNAL,
+    App, COPY_UP, Event, EventHandler, Isolator, MountPoint, NameValue, Port, RuntimeApp, RuntimeImage,
+    STOP_SIGNAL,
 };
 use hull_pod::wire;
 use hull_pod::{AppName, Contract, Flavour, Manifest, PodDir, PodId, Prepared, Preparing};
@@ -23,7 +23,7 @@ use crate::cli::app::AppWish;
 use crate::cli::insecure;
 use crate::cli::names::NameArgs;
 use crate::cli::net::NetArgs;
-use crate::cli::pod::{PodArgs, Strictness};
+use crate::cli::pod::{Ipc, KeepingArgs, PodArgs, Strictness};
 use crate::host::kvm::Kvm;
 use crate::host::{AGENT, Host, KERNEL};
 use crate::{Error, Kind};
@@ -47,6 +47,7 @@ pub(super) struct Standing<'a> {
     pub(super) detached: bool,
     pub(super) names: Option<&'a NameArgs>,
     pub(super) nets: Option<&'a NetArgs>,
+    pub(super) keeping: KeepingArgs,
 }
 
 /// A pod that is ready, and the stage1 to give it to. Almost everything that can go wrong before a stage1
@@ -177,6 +178,21 @@ fn check_apps(manifest: &Manifest, flavour: Flavour, interactive: bool) -> Resul
     check_interactive(interactive, apps.len())
 }
 
+/// Whether the pod uses the caller's IPC objects; never where it was asked for what it would not get.
+pub(super) fn parents_ipc(keeping: KeepingArgs, flavour: Flavour) -> Result<bool, Error> {
+    let refuse = |text: &str| Err(Error::new(Kind::User, text));
+    match (keeping.ipc, flavour) {
+        (Some(Ipc::Parent), Flavour::Kvm) => {
+            refuse("--ipc=parent: a VM shares no memory with the host; --stage1=nspawn or fly can")
+        }
+        (Some(Ipc::Private), Flavour::Fly) => refuse(
+            "--ipc=private: a chroot (--stage1=fly) uses the host's; --stage1=kvm or nspawn have their own",
+        ),
+        (asked, Flavour::Nspawn) => Ok(asked == Some(Ipc::Parent)),
+        (_, Flavour::Kvm | Flavour::Fly) => Ok(false),
+    }
+}
+
 /// There is one terminal, and nobody to say whose it is.
 pub(super) fn check_interactive(interactive: bool, apps: usize) -> Result<(), Error> {
     match interactive && apps > 1 {
@@ -220,8 +236,7 @@ fn runtime_app(wish: &AppWish, of_pod: &PodEnvironment, image: &Image) -> Result
         .set(&of_pod.set);
     let gids = Some(&flags.supplementary_gids).filter(|gids| !gids.is_empty());
     let mut annotations = stop_signal(image.config.stop_signal.as_deref())?;
-    annotations
-        .extend(flags.restart.iter().map(|when| NameValue { name: RESTART.into(), value: when.clone() }));
+    annotations.extend(flags.annotations());
     annotations.extend(copy_up(image));
     annotations.extend(named(flags.annotation.clone()));
     let mut app = App {
@@ -351,6 +366,8 @@ fn contract(
         machine,
         interactive: standing.interactive,
         detached: standing.detached,
+        log_bytes: standing.keeping.log_size,
+        parents_ipc: parents_ipc(standing.keeping, flavour)?,
         lenient: args.isolators == Strictness::Lenient,
         waived: insecure::of_run(&host.insecure_options),
         debug: host.debug,

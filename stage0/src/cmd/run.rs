@@ -11,10 +11,10 @@ use hull_errors::Doing;
 use hull_pod::contract::LOCK_FD;
 use hull_pod::control::{Answer, Request};
 use hull_pod::dir::CONTRACT;
-use hull_pod::{Contract, Found, PodDir, PodId, Pods, Prepared, Running, State, Waived};
+use hull_pod::{Contract, Flavour, Found, PodDir, PodId, Pods, Prepared, Running, State, Waived};
 
 use super::call::{ask, call};
-use super::prepare::{Standing, check_interactive, discard, prepare_pod};
+use super::prepare::{Standing, check_interactive, discard, parents_ipc, prepare_pod};
 use super::{names, net};
 use crate::cli::insecure;
 use crate::cli::pod::{RunArgs, RunPreparedArgs};
@@ -27,6 +27,7 @@ pub(crate) fn run(args: &RunArgs, host: &Host) -> Result<ExitCode, Error> {
         detached: args.detach,
         names: Some(&args.names),
         nets: Some(&args.nets),
+        keeping: args.keeping,
     };
     let (pod, stage1) = prepare_pod(&args.pod, standing, host)?;
     match save_uuid(args, pod.id()) {
@@ -59,12 +60,30 @@ pub(crate) fn run_prepared(args: &RunPreparedArgs, host: &Host) -> Result<ExitCo
     };
     let (interactive, detached) = (args.interactive, args.detach);
     check_interactive(interactive, contract.roots.len())?;
-    let hosts = names::hosts(&args.names, contract.flavour, &contract.hostname)?;
+    if args.hostname.is_some() && contract.flavour == Flavour::Fly {
+        let why = "--hostname: a chroot (--stage1=fly) has the host's name";
+        return Err(Error::new(Kind::User, why));
+    }
+    let hostname = args.hostname.clone().unwrap_or_else(|| contract.hostname.clone());
+    let parents_ipc = parents_ipc(args.keeping, contract.flavour)?;
+    let log_bytes = args.keeping.log_size.or(contract.log_bytes);
+    let hosts = names::hosts(&args.names, contract.flavour, &hostname)?;
     let resolver = names::resolver(&args.names)?;
     let manifest = found.manifest().doing(Kind::Host, doing)?;
     let network = net::networking(&args.nets, contract.flavour, &manifest)?;
-    let debug = host.debug;
-    let contract = Contract { interactive, detached, hosts, resolver, network, debug, waived, ..contract };
+    let contract = Contract {
+        interactive,
+        detached,
+        hostname,
+        parents_ipc,
+        log_bytes,
+        hosts,
+        resolver,
+        network,
+        debug: host.debug,
+        waived,
+        ..contract
+    };
     pod.write_json(CONTRACT, &contract).doing(Kind::Host, doing)?;
     start(pod, &stage1, args.detach, host)
 }

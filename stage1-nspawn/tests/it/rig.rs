@@ -77,6 +77,8 @@ impl Rig {
             machine: None,
             interactive: false,
             detached: false,
+            log_bytes: None,
+            parents_ipc: false,
             lenient: false,
             network: if flavour == Flavour::Fly { Networking::Host } else { Networking::default() },
             waived: hull_pod::Waived::default(),

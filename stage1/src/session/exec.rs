@@ -11,6 +11,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag, fstat};
 
+use super::attach::Wish;
 use super::{Input, Session};
 use crate::control::{ClientId, Heard};
 use crate::output::{Flushed, Output};
@@ -77,6 +78,20 @@ impl Session {
                 let asked = self.exec(client, app.as_ref(), What::Files, descriptors);
                 self.say_or_refuse(client, asked)
             }
+            Request::Endpoints { app } => {
+                let answer = self.endpoints(app.as_ref());
+                self.control.answer(client, &answer);
+                Ok(())
+            }
+            Request::Attach { app, stdin, stdout, stderr, terminal } => {
+                let wish = Wish { stdin, stdout, stderr, terminal };
+                let answer = match self.attach(client, app.as_ref(), wish, descriptors) {
+                    Ok(()) => Answer::Started,
+                    Err(text) => Answer::Refused { text },
+                };
+                self.control.answer(client, &answer);
+                self.resize(client)
+            }
             Request::AwaitStart => {
                 self.control.keep(client);
                 self.awaiting_start.push(client);
@@ -137,7 +152,7 @@ impl Session {
         if !self.host.exec(number, streams) {
             return Err(format!("the pod has {PROCESSES_MAX} such processes already"));
         }
-        self.inputs.push(Input { channel: first, fd: own(stdin, OFlag::O_RDONLY) });
+        self.inputs.push(Input { channel: first, fd: own(stdin, OFlag::O_RDONLY), viewer: None });
         let outputs = streams.outputs().zip([stdout, stderr]);
         self.outputs.extend(outputs.map(|(channel, fd)| Output::new(channel, own(fd, OFlag::O_WRONLY))));
         self.control.keep(client);
@@ -161,6 +176,7 @@ impl Session {
     fn resize(&mut self, client: ClientId) -> Result<(), Error> {
         let found = self.processes.all.iter().find(|process| process.client == client);
         let sized = found.and_then(|process| Some((process.streams.input()?, process.terminal.as_ref()?)));
+        let sized = sized.or_else(|| self.attached_terminal(client));
         let Some((channel, terminal)) = sized else { return Ok(()) };
         let size = terminal::size_of(terminal.as_fd());
         self.say(&ToAgent::Resize { channel, size })
@@ -171,11 +187,9 @@ impl Session {
         self.signal_processes(|process| process.client == client, Signal::SIGKILL as i32)?;
         let gone = self.processes.all.iter().filter(|process| process.client == client);
         let channels: Vec<u32> = gone.flat_map(|process| process.streams.outputs()).collect();
-        let mut dropped = vec![];
-        for output in self.outputs.iter_mut().filter(|output| channels.contains(&output.channel)) {
-            dropped.push((output.channel, output.abandon()));
-        }
-        dropped.into_iter().try_for_each(|(channel, bytes)| self.consumed(channel, bytes))
+        self.outputs.iter_mut().filter(|output| channels.contains(&output.channel)).for_each(Output::abandon);
+        channels.into_iter().try_for_each(|channel| self.settle(channel))?;
+        self.detach(client)
     }
 
     /// To the process that writes to this channel.
@@ -231,23 +245,24 @@ impl Session {
                 self.control.answer_last(process.client, &Answer::Exited { outcome });
             }
         }
+        self.answer_attached();
     }
 
     fn disconnect(&mut self, streams: StandardStreams) {
         self.inputs.retain(|input| Some(input.channel) != streams.input());
         self.outputs.retain(|output| streams.outputs().all(|own| own != output.channel));
+        self.flows.retain(|channel, _| streams.outputs().all(|own| own != *channel));
     }
 
     /// The pod has ended, and every process in it. Its end does not wait for the readers of their output.
     pub(super) fn end_processes(&mut self) {
-        for output in self.outputs.iter_mut().filter(|output| output.channel >= PROCESS_CHANNEL_FIRST) {
-            while output.wants_to_write() && output.is_writable() {
-                if let Flushed::Broken(_) | Flushed::Bytes(0) = output.flush() {
-                    break;
-                }
-            }
+        let of_client =
+            |output: &Output<OwnedFd>| output.channel >= PROCESS_CHANNEL_FIRST || output.viewer.is_some();
+        for output in self.outputs.iter_mut().filter(|output| of_client(output)) {
+            while output.wants_to_write() && output.is_writable() && output.flush() == Flushed::Some {}
         }
-        self.outputs.retain(|output| output.channel < PROCESS_CHANNEL_FIRST);
+        self.outputs.retain(|output| !of_client(output));
+        self.end_attached();
         for process in std::mem::take(&mut self.processes.all) {
             let outcome = process.outcome.unwrap_or(Outcome::Signal(Signal::SIGKILL as u8));
             self.control.answer_last(process.client, &Answer::Exited { outcome });
@@ -271,7 +286,7 @@ impl Processes {
 
 /// An open file of our own for what a client has handed over: others who use it can then not make us wait.
 /// What cannot be opened anew, a socket, is used as it is.
-fn own(fd: OwnedFd, access: OFlag) -> OwnedFd {
+pub(super) fn own(fd: OwnedFd, access: OFlag) -> OwnedFd {
     let flags = access | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let kind = fstat(&fd).map(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
     match kind {

@@ -104,11 +104,15 @@ impl Session {
             }
             Event::Output { channel, bytes } => {
                 self.logs.iter_mut().for_each(|log| log.add(channel, &bytes));
-                let output = self.outputs.iter_mut().find(|output| output.channel == channel);
-                let dropped = output.map_or(bytes.len(), |output| output.push(&bytes));
-                self.consumed(channel, dropped)
+                self.flows.entry(channel).or_default().received += bytes.len() as u64;
+                let readers = self.outputs.iter_mut().filter(|output| output.channel == channel);
+                readers.for_each(|output| output.push(&bytes));
+                self.settle(channel)
             }
-            Event::Exited { app, outcome } => self.record.exited(app, outcome),
+            Event::Exited { app, outcome } => {
+                self.app_ended(app, outcome);
+                self.record.exited(app, outcome)
+            }
             Event::Restarting { app, outcome, .. } => self.record.restarting(app, outcome),
             Event::Warning { text } => self.record.warn(text),
             Event::Failed { text, .. } => {

@@ -57,6 +57,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "vmm-initramfs", run: hull_vmm::fuzzing::initramfs },
     Target { name: "vmm-ioapic", run: hull_vmm::fuzzing::ioapic },
     Target { name: "vmm-kernel", run: hull_vmm::fuzzing::kernel },
+    Target { name: "vmm-limits", run: hull_vmm::fuzzing::limits },
     Target { name: "vmm-mmio", run: hull_vmm::fuzzing::mmio },
     Target { name: "vmm-net", run: hull_vmm::fuzzing::net },
     Target { name: "vmm-pmem", run: hull_vmm::fuzzing::pmem },

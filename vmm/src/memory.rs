@@ -309,6 +309,7 @@ fn advise(first: *mut u8, len: usize, advice: i32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use vm_memory::Bytes;
 
     fn ram() -> GuestRam {
@@ -368,6 +369,34 @@ mod tests {
             assert_eq!(ram.admit(claim).unwrap_err(), BadClaim::NotRam { first, len });
         }
         assert_eq!(Claimed::new(u64::MAX, 1), Err(BadClaim::Wraps));
+    }
+
+    proptest! {
+        /// A claim is admitted exactly if all of it is RAM, and a cut loses nothing.
+        #[test]
+        fn a_claim_is_what_it_says(
+            first in prop_oneof![0_u64..0x50_0000, any::<u64>(), u64::MAX - 9..],
+            len in prop_oneof![0_u32..0x50_0000, any::<u32>()],
+            cut: u32,
+        ) {
+            // A region, a hole, a region.
+            let parts = [Region { first: 0, size: 1 << 20 }, Region { first: 2 << 20, size: 2 << 20 }];
+            let ram = GuestRam::new(&parts).unwrap();
+            let end = u128::from(first) + u128::from(len);
+            let Ok(claim) = Claimed::new(first, len) else {
+                prop_assert!(u128::from(u64::MAX) < end);
+                return Ok(());
+            };
+            let inside = |part: &Region| part.first <= first && end <= u128::from(part.end());
+            // Nothing is anywhere: whether that is RAM nobody needs to know.
+            if 0 < len {
+                prop_assert_eq!(ram.admit(claim).is_ok(), parts.iter().any(inside));
+            }
+            let cut = cut.min(len);
+            let (front, back) = claim.split(cut);
+            prop_assert_eq!((front.first, front.len, back.len), (first, cut, len - cut));
+            prop_assert_eq!(u128::from(back.first) + u128::from(back.len), end);
+        }
     }
 
     #[test]

@@ -65,25 +65,25 @@ impl Bucket {
 
 /// The buckets of one direction of a device.
 #[derive(Clone, Copy, Debug)]
-struct Limiter {
+pub(crate) struct Limiter {
     bytes: Option<Bucket>,
     operations: Option<Bucket>,
 }
 
 impl Limiter {
-    fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self { bytes: limits.bytes.map(Bucket::new), operations: limits.operations.map(Bucket::new) }
     }
 
     /// How long until the next request may pass; zero is now.
-    fn wait(&self, now: Duration) -> Duration {
+    pub(crate) fn wait(&self, now: Duration) -> Duration {
         let now = now.as_nanos() * 1000;
         let ticks = [self.bytes, self.operations].into_iter().flatten().map(|bucket| bucket.wait(now)).max();
         Duration::from_nanos(u64::try_from(ticks.unwrap_or(0).div_ceil(1000)).unwrap_or(u64::MAX))
     }
 
     /// A request of so many bytes has passed.
-    fn spend(&mut self, bytes: u64, now: Duration) {
+    pub(crate) fn spend(&mut self, bytes: u64, now: Duration) {
         let now = now.as_nanos() * 1000;
         if let Some(bucket) = &mut self.bytes {
             bucket.take(bytes, now);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
@@ -251,4 +252,39 @@ fn ch_4924_lengths_that_overflow_together_are_refused() {
     check_refused(|d| d.post_chain(0, &[(u64::MAX - 7, 8 + 1, WRITE)]));
     let claims = vec![Claimed::new(0, u32::MAX).unwrap(); 4];
     assert_eq!(Buffers(claims).len(), 4 * u64::from(u32::MAX));
+}
+
+/// Follows a chain in the simplest way there is: `None` if it has no end or is out of order.
+fn walk(table: &[(u64, u32, u16, u16)], head: u16) -> Option<Lens> {
+    let (mut readable, mut writable, mut at) = (Vec::new(), Vec::new(), head);
+    for _ in 0..table.len() {
+        let (_, len, flags, next) = *table.get(usize::from(at))?;
+        match flags & WRITE {
+            0 if writable.is_empty() => readable.push(len),
+            0 => return None,
+            _ => writable.push(len),
+        }
+        if flags & NEXT == 0 {
+            return Some((readable, writable));
+        }
+        at = next;
+    }
+    None
+}
+
+proptest! {
+    /// Whatever a table holds: what comes out is what the simple way finds.
+    #[test]
+    fn chains_are_walked_as_they_are(
+        table in prop::collection::vec((0_u64..1 << 40, 0_u32..1 << 20, 0_u16..4, 0_u16..SIZE + 2), usize::from(SIZE)),
+        head in 0..SIZE + 2,
+    ) {
+        let popped = pop(|driver| {
+            for (index, (addr, len, flags, next)) in (0..).zip(&table) {
+                driver.describe(index, *addr, *len, *flags, *next);
+            }
+            driver.post(head);
+        });
+        prop_assert_eq!(popped.ok().flatten(), walk(&table, head));
+    }
 }

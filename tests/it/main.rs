@@ -16,6 +16,7 @@ mod interactive;
 mod isolators;
 mod kvm_only;
 mod logs;
+mod machine;
 mod network;
 mod pulls;
 mod registry;

@@ -9,7 +9,9 @@
 use std::collections::BTreeMap;
 
 use crate::frame::Frame;
-use crate::message::{AgentFault, FromAgent, Message, Outcome, PROCESS_CHANNEL_FIRST, PROCESSES_MAX};
+use crate::message::{
+    AgentFault, FromAgent, Message, Outcome, PROCESS_CHANNEL_FIRST, PROCESSES_MAX, SIGNED_MAX,
+};
 use crate::spec::{PodSpec, StandardStreams};
 use crate::window::{Receiving, Sending};
 use crate::{CONTROL_CHANNEL, VERSION, Violation};
@@ -56,6 +58,17 @@ pub enum Event {
     Warning {
         text: String,
     },
+    /// The agent waits for `Signed` or `Verified` with this number.
+    Sign {
+        request: u32,
+        content: Vec<u8>,
+    },
+    Verify {
+        request: u32,
+        uuid: String,
+        content: Vec<u8>,
+        signature: String,
+    },
     Finished,
     ProcessStarted {
         process: u32,
@@ -84,6 +97,7 @@ enum AppPhase {
 pub struct Host {
     greeted: bool,
     finished: bool,
+    signs: bool,
     apps: Vec<AppPhase>,
     /// Those that were asked for and have not ended.
     processes: BTreeMap<u32, Process>,
@@ -103,6 +117,7 @@ impl Host {
         let mut host = Self {
             greeted: false,
             finished: false,
+            signs: pod.metadata.is_some(),
             apps: vec![AppPhase::Starting; pod.apps.len()],
             processes: BTreeMap::new(),
             outputs: BTreeMap::new(),
@@ -227,6 +242,14 @@ impl Host {
                 self.end_process(process, true)?;
                 Ok(Some(Event::ProcessExited { process, outcome }))
             }
+            FromAgent::Sign { request, content } => {
+                self.check_signing(&content, "")?;
+                Ok(Some(Event::Sign { request, content }))
+            }
+            FromAgent::Verify { request, uuid, content, signature } => {
+                self.check_signing(&content, &signature)?;
+                Ok(Some(Event::Verify { request, uuid: bounded(uuid), content, signature }))
+            }
             FromAgent::Finished => {
                 self.finished = true;
                 Ok(Some(Event::Finished))
@@ -238,6 +261,13 @@ impl Host {
                     .credit(bytes)?;
                 Ok(Some(Event::InputAllowed { channel }))
             }
+        }
+    }
+
+    fn check_signing(&self, content: &[u8], signature: &str) -> Result<(), Violation> {
+        match self.signs && content.len() <= SIGNED_MAX && signature.len() <= SIGNED_MAX {
+            true => Ok(()),
+            false => Err(Violation(format!("{} bytes to sign, where that may not be", content.len()))),
         }
     }
 
@@ -402,6 +432,17 @@ mod tests {
         assert!(!host.exec(most, channel(most)));
         host.receive(message(&FromAgent::ProcessFailed { process: 3, text: String::new() })).unwrap();
         assert!(host.exec(most, channel(most)));
+    }
+
+    #[test]
+    fn only_who_may_has_something_signed() {
+        let sign = |len| message(&FromAgent::Sign { request: 1, content: vec![0; len] });
+        check(vec![message(&HELLO), sign(1)], "may not be");
+        let metadata = Some(Box::default());
+        let mut host = Host::new(&PodSpec { metadata, ..PodSpec::default() });
+        host.receive(message(&HELLO)).unwrap();
+        assert_eq!(host.receive(sign(1)).unwrap(), Some(Event::Sign { request: 1, content: vec![0] }));
+        assert!(host.receive(sign(SIGNED_MAX + 1)).is_err());
     }
 
     #[test]

@@ -18,8 +18,8 @@ pub use message::{
     AGENT_PORT, CONTROL_CHANNEL, DOORBELL_PORT, FromAgent, Outcome, PROCESS_CHANNEL_FIRST, ToAgent, VERSION,
 };
 pub use spec::{
-    AppSpec, ImageSource, InterfaceSpec, Limits, MountSpec, NetSpec, PodSpec, ResourceLimit, Restart,
-    RouteSpec, StandardStreams, TerminalSize, VolumeSource, VolumeSpec,
+    AppMetadata, AppSpec, ImageSource, InterfaceSpec, Limits, Metadata, MountSpec, NetSpec, PodSpec,
+    ResourceLimit, Restart, RouteSpec, StandardStreams, TerminalSize, VolumeSource, VolumeSpec,
 };
 
 /// How a peer broke the protocol. The text names what was received; the peer is not trusted again.

@@ -27,6 +27,9 @@ pub const PROCESS_CHANNEL_FIRST: u32 = 1 << 16;
 /// Most processes that are in a pod's apps at a time beside what these start themselves.
 pub const PROCESSES_MAX: usize = 64;
 
+/// Longest content that is signed, and longest signature, in bytes.
+pub const SIGNED_MAX: usize = 64 << 10;
+
 /// What the host says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -47,6 +50,10 @@ pub enum ToAgent {
     Exec { process: u32, app: u16, exec: Vec<String>, streams: StandardStreams },
     /// Writes the files of an app that runs to the standard output of such a process, as [`crate::export`] has them.
     Export { process: u32, app: u16, streams: StandardStreams },
+    /// The answer to [`FromAgent::Sign`].
+    Signed { request: u32, signature: String },
+    /// The answer to [`FromAgent::Verify`].
+    Verified { request: u32, valid: bool },
     /// Delivers a signal to such a process; one that has ended minds nothing.
     SignalProcess { process: u32, signal: i32 },
 }
@@ -81,6 +88,10 @@ pub enum FromAgent {
     ProcessFailed { process: u32, text: String },
     /// It ended, and every byte of its streams has been sent. Nothing more is said of this process.
     ProcessExited { process: u32, outcome: Outcome },
+    /// An app wants bytes signed in the name of the pod; at most [`SIGNED_MAX`].
+    Sign { request: u32, content: Vec<u8> },
+    /// An app wants to know whether a pod of this host has signed them.
+    Verify { request: u32, uuid: String, content: Vec<u8>, signature: String },
     /// The agent has consumed `bytes` of a channel; the host may send as many more.
     Credit { channel: u32, bytes: u32 },
 }

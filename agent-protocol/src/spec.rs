@@ -25,6 +25,8 @@ pub struct PodSpec {
     /// Programs of classic BPF that [`AppSpec::seccomp`] names by index; each instruction is the eight bytes
     /// of a `struct sock_filter` (kernel `include/uapi/linux/filter.h`), little endian.
     pub seccomp: Vec<Vec<u64>>,
+    /// What the agent tells apps that ask for it, if they may ask.
+    pub metadata: Option<Box<Metadata>>,
     /// At most [`PodSpec::APPS_MAX`]; an app's number is its index here.
     pub apps: Vec<AppSpec>,
 }
@@ -64,6 +66,30 @@ pub struct RouteSpec {
     pub destination: NetSpec,
     /// Absent: whoever is on the interface's link.
     pub gateway: Option<IpAddr>,
+}
+
+/// What the metadata service knows (appc spec 0.8.11, `spec/ace.md`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metadata {
+    /// Part of the URL: who does not know it is told nothing.
+    pub token: String,
+    pub uuid: String,
+    /// The pod manifest, JSON.
+    pub manifest: String,
+    pub annotations: Vec<(String, String)>,
+    pub apps: Vec<AppMetadata>,
+}
+
+/// Likewise, of an app.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppMetadata {
+    pub name: String,
+    pub annotations: Vec<(String, String)>,
+    pub image_id: String,
+    /// JSON.
+    pub image_manifest: String,
 }
 
 /// Files that outlive an app's root, or come from outside of it.

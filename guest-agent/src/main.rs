@@ -23,6 +23,7 @@ mod launch;
 mod limits;
 mod link;
 mod machine;
+mod metadata;
 mod network;
 mod passwd;
 mod pod;

@@ -22,9 +22,13 @@ use crate::exec::{Processes, Request};
 use crate::launch::{Launch, Room, Task, Word, launch};
 use crate::link::{Link, Lost};
 use crate::machine::Machine;
+use crate::metadata::Service;
 use crate::streams::Streams;
 use crate::supervisor::{Action, Event, Supervisor};
 use crate::{Error, limits, network, processes, sys, volumes};
+
+/// appc's name for where the metadata service is.
+const METADATA_URL: &str = "AC_METADATA_URL";
 
 /// Longest app name, in bytes: it becomes the name of a directory.
 const NAME_MAX: usize = 255;
@@ -36,6 +40,7 @@ struct Pod<'a> {
     supervisor: Supervisor,
     apps: Vec<App>,
     processes: Processes,
+    metadata: Option<Service>,
     spec: &'a PodSpec,
     cgroup: Option<&'a PodCgroup>,
     grace: Option<Instant>,
@@ -51,6 +56,7 @@ enum Ready {
     Output(usize, usize),
     Input(usize),
     Process(usize),
+    Metadata(usize),
 }
 
 /// Waits for the pod, runs it, and leaves no process of it. The link's queue is not flushed.
@@ -76,6 +82,10 @@ pub(crate) fn run(machine: Machine, cgroup: Option<&PodCgroup>, link: &mut Link)
         }
     };
     let mut pod = Pod::new(machine, &spec, cgroup, link);
+    if let Err(why) = pod.serve_metadata() {
+        pod.link.say(&FromAgent::Failed { app: None, fault: *why.kind(), text: chain(&why) });
+        return Ok(());
+    }
     (0..spec.apps.len()).for_each(|app| pod.launch(app));
     let ended = pod.supervise(&signals);
     pod.leave_nothing();
@@ -150,11 +160,25 @@ impl<'a> Pod<'a> {
             supervisor: Supervisor::new(&spec.apps),
             apps: spec.apps.iter().map(App::new).collect(),
             processes: Processes::default(),
+            metadata: None,
             spec,
             cgroup,
             grace: None,
             finished: false,
         }
+    }
+
+    /// Lets the apps ask what their pod is, and tells them where.
+    fn serve_metadata(&mut self) -> Result<(), Error> {
+        let Some(metadata) = &self.spec.metadata else { return Ok(()) };
+        let started = Service::start(metadata).and_then(|service| Ok((service.url(metadata)?, service)));
+        let (url, service) = started.doing(AgentFault::Machine, || "start the metadata service".into())?;
+        for app in &mut self.apps {
+            app.spec.environment.retain(|(name, _)| name != METADATA_URL);
+            app.spec.environment.push((METADATA_URL.into(), url.clone()));
+        }
+        self.metadata = Some(service);
+        Ok(())
     }
 
     fn surroundings(&self) -> Surroundings<'a> {
@@ -193,6 +217,9 @@ impl<'a> Pod<'a> {
                         }
                     }
                     Ready::Process(process) => self.processes.serve(process, self.link),
+                    Ready::Metadata(number) => {
+                        self.metadata.iter_mut().for_each(|service| service.serve(number, self.link));
+                    }
                 }
             }
             self.look_at_the_clock();
@@ -228,6 +255,9 @@ impl<'a> Pod<'a> {
         for (process, fd, flags) in self.processes.polled(self.link.has_room()) {
             polled.push((Ready::Process(process), fd, flags));
         }
+        for (number, fd, flags) in self.metadata.iter().flat_map(Service::polled) {
+            polled.push((Ready::Metadata(number), fd, flags));
+        }
         let mut fds: Vec<_> = polled.iter().map(|(_, fd, flags)| PollFd::new(*fd, *flags)).collect();
         let timeout = if due.is_empty() { self.timeout() } else { PollTimeout::ZERO };
         if poll(&mut fds, timeout).is_ok() {
@@ -238,7 +268,8 @@ impl<'a> Pod<'a> {
     }
 
     fn timeout(&self) -> PollTimeout {
-        let next = self.apps.iter().filter_map(App::due).chain(self.grace).min();
+        let next = self.apps.iter().filter_map(App::due).chain(self.grace);
+        let next = next.chain(self.metadata.as_ref().and_then(Service::due)).min();
         let Some(next) = next else { return PollTimeout::NONE };
         // Rounded up: a poll that returns just before the deadline would spin.
         let wait = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
@@ -284,6 +315,16 @@ impl<'a> Pod<'a> {
                 self.exec(&Request { process: *process, app: *app, exec: None, streams: *streams });
                 return Ok(());
             }
+            ToAgent::Signed { request, signature } => {
+                self.metadata
+                    .iter_mut()
+                    .for_each(|service| service.answered(*request, Some(signature), true));
+                return Ok(());
+            }
+            ToAgent::Verified { request, valid } => {
+                self.metadata.iter_mut().for_each(|service| service.answered(*request, None, *valid));
+                return Ok(());
+            }
             ToAgent::SignalProcess { process, signal } => {
                 self.processes.signal(*process, valid(*signal)?);
                 return Ok(());
@@ -291,7 +332,11 @@ impl<'a> Pod<'a> {
             _ => (),
         }
         match *message {
-            ToAgent::Exec { .. } | ToAgent::Export { .. } | ToAgent::SignalProcess { .. } => (),
+            ToAgent::Exec { .. }
+            | ToAgent::Export { .. }
+            | ToAgent::Signed { .. }
+            | ToAgent::Verified { .. }
+            | ToAgent::SignalProcess { .. } => (),
             ToAgent::Start(_) => return Err(Violation("a second Start".into())),
             ToAgent::Signal { signal } => self.step(Event::SignalAsked { signal: valid(signal)? }),
             ToAgent::Stop { signal, grace_ms } => {
@@ -362,6 +407,7 @@ impl<'a> Pod<'a> {
 
     fn look_at_the_clock(&mut self) {
         let now = Instant::now();
+        self.metadata.iter_mut().for_each(|service| service.tidy(now));
         if self.grace.take_if(|grace| *grace <= now).is_some() {
             self.step(Event::GraceOver);
         }

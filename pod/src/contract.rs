@@ -49,6 +49,9 @@ pub struct Contract {
     /// The pod shares the System V IPC objects and POSIX message queues of whoever starts it.
     #[serde(default)]
     pub parents_ipc: bool,
+    /// Apps may ask what their pod is.
+    #[serde(default)]
+    pub metadata: Option<MetadataService>,
     /// An isolator that cannot be applied is a warning.
     #[serde(default)]
     pub lenient: bool,
@@ -60,6 +63,18 @@ pub struct Contract {
     pub waived: Waived,
     /// Kernel messages and stage1's own steps go to standard error.
     pub debug: bool,
+}
+
+/// What the pod's metadata service needs beside the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetadataService {
+    /// The file with the host's key, absolute.
+    pub key: PathBuf,
+    /// Part of its URL.
+    pub token: String,
+    /// The image manifest of each app, JSON, in the manifest's order.
+    pub images: Vec<String>,
 }
 
 /// Protections that a pod goes without: `--insecure-options`, in rkt's words.

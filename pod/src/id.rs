@@ -33,6 +33,14 @@ impl PodId {
         &self.0
     }
 
+    /// The sixteen bytes that the text form shows (RFC 9562).
+    pub fn bytes(&self) -> Vec<u8> {
+        let digits: Vec<u8> = self.0.bytes().filter(|byte| *byte != b'-').collect();
+        let value = |digit: u8| (digit as char).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        let byte = |pair: &[u8]| Some(value(pair[0])? << 4 | value(pair[1])?);
+        digits.chunks_exact(2).map(|pair| byte(pair).expect("the id was parsed")).collect()
+    }
+
     /// The first eight characters, as lists show it.
     pub fn short(&self) -> &str {
         &self.0[..8]
@@ -153,6 +161,14 @@ mod tests {
         let id = PodId::random().unwrap();
         assert_eq!(id.as_str().parse::<PodId>().unwrap(), id);
         assert_ne!(id, PodId::random().unwrap());
+    }
+
+    #[test]
+    fn an_id_is_sixteen_bytes() {
+        let id: PodId = "0af9c2d4-7e1b-4c3d-9a5e-0123456789ab".parse().unwrap();
+        let want =
+            [0x0a, 0xf9, 0xc2, 0xd4, 0x7e, 0x1b, 0x4c, 0x3d, 0x9a, 0x5e, 1, 0x23, 0x45, 0x67, 0x89, 0xab];
+        assert_eq!(id.bytes(), want);
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use hull_agent_protocol::TerminalSize;
 use hull_agent_protocol::{
-    AppSpec, ImageSource, PodSpec, Restart, StandardStreams, VolumeSource, VolumeSpec,
+    AppMetadata, AppSpec, ImageSource, Metadata, PodSpec, Restart, StandardStreams, VolumeSource, VolumeSpec,
 };
+use hull_errors::Doing;
 use nix::sys::signal::Signal;
 
 use crate::isolators::{self, Capabilities, Isolated, Seccomp, Strictness};
-use crate::manifest::{Event, RESTART, RuntimeApp, STOP_SIGNAL};
+use crate::manifest::{Event, NameValue, RESTART, RuntimeApp, STOP_SIGNAL};
 use crate::seccomp::Filter;
 use crate::streams::{Input, Streams};
 use crate::volumes::{self, Used};
@@ -93,6 +94,7 @@ fn build(
         hosts: contract.hosts.clone(),
         resolver: contract.resolver.clone(),
         lenient: contract.lenient,
+        metadata: metadata(manifest, contract)?,
         sysctls: isolators::of_pod(&manifest.isolators, &mut strictness)?,
         volumes: volumes.used.iter().enumerate().map(volume).collect(),
         ..PodSpec::default()
@@ -108,6 +110,25 @@ fn build(
     }
     strictness.warnings.extend(volumes.warnings);
     Ok((spec, strictness.warnings))
+}
+
+fn metadata(manifest: &Manifest, contract: &Contract) -> Result<Option<Box<Metadata>>, Error> {
+    let Some(service) = &contract.metadata else { return Ok(None) };
+    let pairs = |pairs: &[NameValue]| pairs.iter().map(|p| (p.name.clone(), p.value.clone())).collect();
+    let app = |(app, image): (&RuntimeApp, &String)| AppMetadata {
+        name: app.name.to_string(),
+        annotations: pairs(&app.annotations),
+        image_id: app.image.id.clone(),
+        image_manifest: image.clone(),
+    };
+    let text = serde_json::to_string(manifest).doing(Kind::Host, || "encode the pod manifest".into())?;
+    Ok(Some(Box::new(Metadata {
+        token: service.token.clone(),
+        uuid: contract.pod.to_string(),
+        manifest: text,
+        annotations: pairs(&manifest.annotations),
+        apps: manifest.apps.iter().zip(&service.images).map(app).collect(),
+    })))
 }
 
 /// Gives an app its rights and limits; a program of its filter that the pod has already is shared.

@@ -10,6 +10,7 @@ pub mod pod;
 mod record;
 pub mod session;
 pub mod signals;
+mod signer;
 mod sys;
 pub mod terminal;
 pub mod volumes;

@@ -35,6 +35,7 @@ use crate::control::{ClientId, Control};
 use crate::log::Log;
 use crate::output::{Flushed, Label, Output};
 use crate::record::Record;
+use crate::signer::Signer;
 use crate::{Error, Kind, Pod, Signals};
 
 /// How long a machine may take from its start to the agent's first word. Generous: nested
@@ -71,6 +72,7 @@ pub struct Session {
     logs: Vec<Log>,
     record: Record,
     control: Control,
+    signer: Option<Signer>,
     processes: Processes,
     attached: Vec<Attached>,
     flows: BTreeMap<u32, Flow>,
@@ -122,6 +124,7 @@ impl Session {
             logs: vec![],
             record: Record::new(pod),
             control: Control::listen(pod)?,
+            signer: Signer::of(pod)?,
             processes: Processes::default(),
             attached: vec![],
             flows: BTreeMap::new(),

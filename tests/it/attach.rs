@@ -135,7 +135,9 @@ pub(crate) fn a_prepared_pod_is_started_with_another_name_and_ipc(flavour: Flavo
         return;
     }
     let said = run(&["--hostname=other", "--ipc=private"]).success();
-    assert!(said.starts_with("other\n") && !said.contains(&own), "{said}");
+    // Every kernel counts its own namespaces, and begins at the same number.
+    let is_own = flavour == Flavour::Nspawn && said.contains(&own);
+    assert!(said.starts_with("other\n") && !is_own, "{said}");
     match flavour {
         Flavour::Kvm => drop(run(&["--ipc=parent"]).failure(&["--ipc=parent", "--stage1=nspawn"])),
         _ => assert!(run(&["--ipc=parent"]).success().ends_with(&format!("{own}\n"))),

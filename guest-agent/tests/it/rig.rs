@@ -287,6 +287,8 @@ impl Rig {
                 Event::Restarting { outcome, .. } => ran.restarts.push(outcome),
                 Event::Warning { text } => ran.warnings.push(text),
                 Event::Started { .. }
+                | Event::Sign { .. }
+                | Event::Verify { .. }
                 | Event::ProcessStarted { .. }
                 | Event::ProcessFailed { .. }
                 | Event::InputAllowed { .. } => (),

@@ -40,6 +40,9 @@ pub(crate) struct RunArgs {
 /// What a pod shares with whoever starts it, and what is kept of it.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct KeepingArgs {
+    /// Let the apps ask what their pod is: $AC_METADATA_URL says where
+    #[arg(long)]
+    pub(crate) mds_register: bool,
     /// Whose System V IPC and POSIX message queues: the pod's own (auto, private), or the caller's (parent)
     #[arg(long, value_enum, value_name = "WHOSE")]
     pub(crate) ipc: Option<Ipc>,

@@ -156,7 +156,7 @@ fn as_path(bytes: &[u8]) -> &std::path::Path {
 }
 
 /// The image manifest (appc spec 0.8.11, `spec/aci.md`) of an app as it ran.
-fn manifest(app: &RuntimeApp) -> Value {
+pub(super) fn manifest(app: &RuntimeApp) -> Value {
     let mut labels = app.image.labels.clone();
     labels.retain(|label| !matches!(label.name.as_str(), "os" | "arch"));
     let mut labels = json!(labels);

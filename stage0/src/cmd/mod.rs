@@ -25,6 +25,7 @@ pub(crate) mod version;
 mod call;
 mod environment;
 mod manifest;
+mod metadata;
 mod names;
 mod net;
 mod view;

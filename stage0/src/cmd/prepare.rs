@@ -18,7 +18,7 @@ use hull_pod::{AppName, Contract, Flavour, Manifest, PodDir, PodId, Prepared, Pr
 
 use super::environment::{self, Environment};
 use super::fetch::Wanted;
-use super::{manifest, names, net};
+use super::{manifest, metadata, names, net};
 use crate::cli::app::AppWish;
 use crate::cli::insecure;
 use crate::cli::names::NameArgs;
@@ -70,7 +70,9 @@ pub(super) fn prepare_pod(
     check_apps(&manifest, flavour, standing.interactive)?;
     let network = standing.nets.map(|nets| net::networking(nets, flavour, &manifest)).transpose()?;
     let network = network.unwrap_or_default();
-    let contract = Contract { roots, network, ..contract(args, standing, host, flavour, &id)? };
+    let register = standing.keeping.mds_register;
+    let metadata = register.then(|| metadata::service(&manifest, host, &store)).transpose()?;
+    let contract = Contract { roots, network, metadata, ..contract(args, standing, host, flavour, &id)? };
     let doing = || format!("prepare pod {id}");
     for warning in wire::check(&manifest, &contract).doing(Kind::User, doing)? {
         eprintln!("{warning}");
@@ -367,6 +369,7 @@ fn contract(
         interactive: standing.interactive,
         detached: standing.detached,
         log_bytes: standing.keeping.log_size,
+        metadata: None,
         parents_ipc: parents_ipc(standing.keeping, flavour)?,
         lenient: args.isolators == Strictness::Lenient,
         waived: insecure::of_run(&host.insecure_options),

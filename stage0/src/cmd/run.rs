@@ -15,7 +15,7 @@ use hull_pod::{Contract, Flavour, Found, PodDir, PodId, Pods, Prepared, Running,
 
 use super::call::{ask, call};
 use super::prepare::{Standing, check_interactive, discard, parents_ipc, prepare_pod};
-use super::{names, net};
+use super::{metadata, names, net};
 use crate::cli::insecure;
 use crate::cli::pod::{RunArgs, RunPreparedArgs};
 use crate::host::Host;
@@ -65,17 +65,21 @@ pub(crate) fn run_prepared(args: &RunPreparedArgs, host: &Host) -> Result<ExitCo
         return Err(Error::new(Kind::User, why));
     }
     let hostname = args.hostname.clone().unwrap_or_else(|| contract.hostname.clone());
+    let store = host.images()?;
+    let register = args.keeping.mds_register;
+    let manifest = found.manifest().doing(Kind::Host, doing)?;
+    let metadata = register.then(|| metadata::service(&manifest, host, &store)).transpose()?;
     let parents_ipc = parents_ipc(args.keeping, contract.flavour)?;
     let log_bytes = args.keeping.log_size.or(contract.log_bytes);
     let hosts = names::hosts(&args.names, contract.flavour, &hostname)?;
     let resolver = names::resolver(&args.names)?;
-    let manifest = found.manifest().doing(Kind::Host, doing)?;
     let network = net::networking(&args.nets, contract.flavour, &manifest)?;
     let contract = Contract {
         interactive,
         detached,
         hostname,
         parents_ipc,
+        metadata,
         log_bytes,
         hosts,
         resolver,

@@ -79,6 +79,7 @@ impl Rig {
             detached: false,
             log_bytes: None,
             parents_ipc: false,
+            metadata: None,
             lenient: false,
             network: if flavour == Flavour::Fly { Networking::Host } else { Networking::default() },
             waived: hull_pod::Waived::default(),

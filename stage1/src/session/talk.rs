@@ -2,9 +2,9 @@
 
 use std::io::{ErrorKind, Read, Write};
 
-use hull_agent_protocol::Violation;
 use hull_agent_protocol::frame::DATA_MAX;
 use hull_agent_protocol::host::Event;
+use hull_agent_protocol::{ToAgent, Violation};
 
 use super::stop::Stop;
 use super::{End, Session};
@@ -118,6 +118,15 @@ impl Session {
             Event::Failed { text, .. } => {
                 self.record.failed(text);
                 Ok(())
+            }
+            Event::Sign { request, content } => {
+                let signature = self.signer.as_ref().map(|signer| signer.sign(&content)).unwrap_or_default();
+                self.say(&ToAgent::Signed { request, signature })
+            }
+            Event::Verify { request, uuid, content, signature } => {
+                let signer = self.signer.as_ref();
+                let valid = signer.is_some_and(|signer| signer.verify(&uuid, &content, &signature));
+                self.say(&ToAgent::Verified { request, valid })
             }
             Event::ProcessStarted { process } => {
                 self.process_started(process);

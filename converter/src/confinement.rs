@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use hull_converter_protocol::{Kind, Request};
 use hull_jail::Argument::{Has, Is, Lacks};
-use hull_jail::{Calls, Entered, IdRange, Jail, Limits};
+use hull_jail::{Calls, Entered, IdRange, Ids, Jail, Limits};
 
 use crate::Error;
 use crate::scratch;
@@ -31,8 +31,11 @@ pub fn enter(kept: &[BorrowedFd<'_>]) -> Result<Entered, Error> {
         file_size: scratch::END,
         files: files.into(),
         cpu_seconds: CPU_SECONDS_MAX,
+        locked_memory: 0,
     };
-    Jail { kept, limits, ids: IDS }.enter().map_err(|e| Error::because(Kind::Host, "enter its jail", e))
+    Jail { kept, limits, ids: Ids::OfProcess(IDS), alone: false }
+        .enter()
+        .map_err(|e| Error::because(Kind::Host, "enter its jail", e))
 }
 
 /// The system calls of one job, whose answer goes to `socket`.

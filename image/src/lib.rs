@@ -60,7 +60,7 @@ pub use progress::{Progress, Quiet, Transfer};
 pub use record::ImageKind;
 pub use reference::{PlainName, Reference};
 pub use registry::Name as RegistryName;
-pub use settings::{Settings, Stage1};
+pub use settings::{Ids, Settings, Stage1};
 pub use staging::{Existing, Staged};
 pub use store::{Image, Imported, Store};
 pub use verify::{Findings, Verification};

@@ -1,6 +1,7 @@
 //! The list of system calls that a process may use. Any other, or one of another machine, kills it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hull_errors::Doing;
 use seccompiler::{
@@ -50,16 +51,40 @@ impl Calls {
         self
     }
 
-    pub(crate) fn allow_only(&self) -> Result<(), Error> {
-        let doing = || "give up all system calls but those needed".to_owned();
+    /// How many different calls there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The list as the kernel wants it.
+    ///
+    /// # Errors
+    /// It is too long for the kernel.
+    pub fn compile(&self) -> Result<Filter, Error> {
+        let doing = || "compile a list of system calls".to_owned();
         let filter = SeccompFilter::new(
             self.0.clone(),
             SeccompAction::KillProcess,
             SeccompAction::Allow,
             TargetArch::try_from(std::env::consts::ARCH).doing((), doing)?,
         );
-        let program: BpfProgram = filter.and_then(TryInto::try_into).doing((), doing)?;
-        seccompiler::apply_filter_all_threads(&program).doing((), doing)
+        Ok(Filter(Arc::new(filter.and_then(TryInto::try_into).doing((), doing)?)))
+    }
+}
+
+/// A list of system calls that can be put before threads.
+#[derive(Clone, Debug)]
+pub struct Filter(Arc<BpfProgram>);
+
+const DOING: &str = "give up all system calls but those needed";
+
+impl Filter {
+    pub(crate) fn shut_for_all_threads(&self) -> Result<(), Error> {
+        seccompiler::apply_filter_all_threads(&self.0).doing((), || DOING.into())
+    }
+
+    pub(crate) fn shut_for_this_thread(&self) -> Result<(), Error> {
+        seccompiler::apply_filter(&self.0).doing((), || DOING.into())
     }
 }
 

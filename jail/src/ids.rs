@@ -13,17 +13,36 @@ pub struct IdRange {
     pub count: u32,
 }
 
-impl IdRange {
-    /// Takes the id that goes with the process's number, for user and group, and no other group.
-    pub(crate) fn take(self) -> Result<(), Error> {
-        let id = self.id(getpid().as_raw().unsigned_abs());
+/// Where a process that may choose its ids takes them from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// The one of a range that goes with the process's number.
+    OfProcess(IdRange),
+    /// This one: whoever started the process knows that nobody else has it. 0 is root's, and refused.
+    Given(u32),
+    /// The user's, who may take no others.
+    Kept,
+}
+
+impl Ids {
+    /// Takes the id, for user and group, and no other group; false if it is to be the user's.
+    pub(crate) fn take(self) -> Result<bool, Error> {
+        let id = match self {
+            Self::OfProcess(range) => range.id(getpid().as_raw().unsigned_abs()),
+            Self::Given(id) => id,
+            Self::Kept => return Ok(false),
+        };
+        assert!(id > 0, "root's id is nobody's own");
         let doing = || format!("take the user id {id}");
         let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
         setgroups(&[]).doing((), doing)?;
         setresgid(gid, gid, gid).doing((), doing)?;
-        setresuid(uid, uid, uid).doing((), doing)
+        setresuid(uid, uid, uid).doing((), doing)?;
+        Ok(true)
     }
+}
 
+impl IdRange {
     fn id(self, pid: u32) -> u32 {
         assert!(self.first > 0 && self.count > 0, "a range has ids, and root's is none of them");
         self.first + pid % self.count

@@ -11,6 +11,9 @@
 //! Sealed    now bytes of strangers may be read
 //! ```
 //!
+//! Where each thread has a list of its own, it shuts its [`Door`] behind itself, and the last one seals:
+//! [`Entered::seal_last`].
+//!
 //! A step that fails is an error, never a jail that is weaker than asked for. What a kernel does not have at
 //! all (Landlock) or does not grant to this user (namespaces) is in [`Sealed::missing`].
 #![forbid(unsafe_code)]
@@ -22,6 +25,7 @@ mod ids;
 mod limits;
 mod namespaces;
 mod paths;
+mod pids;
 mod root;
 
 use std::fmt;
@@ -31,9 +35,10 @@ use hull_errors::Doing;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-pub use calls::{Argument, Calls};
-pub use ids::IdRange;
+pub use calls::{Argument, Calls, Filter};
+pub use ids::{IdRange, Ids};
 pub use limits::Limits;
+pub use pids::spawn_alone;
 
 /// Every failure of this crate: the text says which wall could not be built.
 pub type Error = hull_errors::Error<()>;
@@ -47,6 +52,8 @@ pub enum Missing {
     Namespaces,
     /// Ids of its own: the user may not take any.
     OwnIds,
+    /// A pid namespace: the user may make none.
+    PidNamespace,
 }
 
 impl fmt::Display for Missing {
@@ -55,6 +62,7 @@ impl fmt::Display for Missing {
             Missing::Landlock => "Landlock: the kernel does not have all of it",
             Missing::Namespaces => "namespaces and an empty root: this user may not make any",
             Missing::OwnIds => "user ids of its own: this user may not take any",
+            Missing::PidNamespace => "a pid namespace: this user may not make any",
         })
     }
 }
@@ -65,8 +73,10 @@ pub struct Jail {
     /// The descriptors that stay; all others are closed, whoever owns them.
     pub kept: Vec<RawFd>,
     pub limits: Limits,
-    /// Where a process that may choose its ids takes them from.
-    pub ids: IdRange,
+    /// What a process that may choose its ids takes.
+    pub ids: Ids,
+    /// Whether the process is to be the only one that it can name. Only [`spawn_alone`] can see to that.
+    pub alone: bool,
 }
 
 /// A process in its jail, with every system call still there.
@@ -74,6 +84,10 @@ pub struct Jail {
 pub struct Entered {
     missing: Vec<Missing>,
 }
+
+/// The way of one thread of a process in its jail to its list of system calls.
+#[derive(Clone, Copy, Debug)]
+pub struct Door(());
 
 /// A process that can only do its work.
 #[derive(Debug)]
@@ -89,6 +103,9 @@ impl Jail {
     pub fn enter(self) -> Result<Entered, Error> {
         require_one_thread()?;
         let mut missing = Vec::new();
+        if self.alone && !pids::is_first() {
+            missing.push(Missing::PidNamespace);
+        }
         prctl::set_no_new_privs().doing((), || "give up new privileges".into())?;
         descriptors::close_all_but(&self.kept)?;
         let powers = capabilities::powers()?;
@@ -99,9 +116,8 @@ impl Jail {
         }
         capabilities::shrink_bounds()?;
         // In a namespace of its own user there are no ids to choose from.
-        if powers.ids && namespaces != namespaces::Got::OfOwnUser {
-            self.ids.take()?;
-        } else {
+        let may_choose = powers.ids && namespaces != namespaces::Got::OfOwnUser;
+        if !may_choose || !self.ids.take()? {
             missing.push(Missing::OwnIds);
         }
         capabilities::drop_all()?;
@@ -123,9 +139,37 @@ impl Entered {
     /// # Errors
     /// Whatever the kernel refuses; the process must end then.
     pub fn seal(self, calls: &Calls) -> Result<Sealed, Error> {
+        let filter = calls.compile()?;
         limits::no_more_processes()?;
-        calls.allow_only()?;
+        filter.shut_for_all_threads()?;
         Ok(Sealed { missing: self.missing })
+    }
+
+    /// For a thread with a list of its own.
+    pub fn door(&self) -> Door {
+        Door(())
+    }
+
+    /// Shuts the door behind the calling thread, which must be the last one without a list, and takes away
+    /// further files, processes and threads.
+    ///
+    /// # Errors
+    /// Whatever the kernel refuses; the process must end then.
+    pub fn seal_last(self, filter: &Filter) -> Result<Sealed, Error> {
+        limits::no_more_processes()?;
+        limits::no_more_files()?;
+        filter.shut_for_this_thread()?;
+        Ok(Sealed { missing: self.missing })
+    }
+}
+
+impl Door {
+    /// Leaves the calling thread what is on its list.
+    ///
+    /// # Errors
+    /// Whatever the kernel refuses; the process must end then.
+    pub fn shut(self, filter: &Filter) -> Result<(), Error> {
+        filter.shut_for_this_thread()
     }
 }
 

@@ -5,7 +5,7 @@ use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
 use crate::Error;
 
-/// What a jailed process may use at most.
+/// What a jailed process may use at most; `u64::MAX` is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of memory of its own (`RLIMIT_DATA`).
@@ -16,6 +16,8 @@ pub struct Limits {
     pub files: u64,
     /// Seconds of processor time.
     pub cpu_seconds: u64,
+    /// Bytes of memory that stay in RAM, which io_uring's rings are counted as.
+    pub locked_memory: u64,
 }
 
 impl Limits {
@@ -26,7 +28,7 @@ impl Limits {
             (Resource::RLIMIT_NOFILE, self.files),
             (Resource::RLIMIT_CPU, self.cpu_seconds),
             (Resource::RLIMIT_CORE, 0),
-            (Resource::RLIMIT_MEMLOCK, 0),
+            (Resource::RLIMIT_MEMLOCK, self.locked_memory),
             (Resource::RLIMIT_MSGQUEUE, 0),
         ];
         limits.into_iter().try_for_each(|(resource, most)| lower(resource, most))
@@ -36,6 +38,11 @@ impl Limits {
 /// No further processes, and no further threads.
 pub(crate) fn no_more_processes() -> Result<(), Error> {
     lower(Resource::RLIMIT_NPROC, 0)
+}
+
+/// No further files: those that are open stay.
+pub(crate) fn no_more_files() -> Result<(), Error> {
+    lower(Resource::RLIMIT_NOFILE, 0)
 }
 
 fn lower(resource: Resource, most: rlim_t) -> Result<(), Error> {

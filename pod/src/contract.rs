@@ -97,6 +97,33 @@ pub struct Machine {
     pub kernel: PathBuf,
     pub vcpus: u8,
     pub ram_mib: u32,
+    /// Whom its VMM may be.
+    #[serde(default)]
+    pub ids: IdRange,
+}
+
+/// User ids that VMMs run under, one of its own each; their group ids are the same numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdRange {
+    pub first: u32,
+    pub count: u32,
+}
+
+impl Default for IdRange {
+    /// Above all that distributions and systemd hand out (its UIDS-GIDS.md: containers end at 0x6fffffff), and above
+    /// what jailed converters take.
+    fn default() -> Self {
+        Self { first: 0x7100_0000, count: 1 << 16 }
+    }
+}
+
+impl IdRange {
+    /// Whether all of its numbers are ids of somebody, and none is root's. The highest number is nobody's
+    /// (`setresuid(2)`).
+    pub fn is_valid(self) -> bool {
+        self.first > 0 && self.count > 0 && self.first.checked_add(self.count).is_some()
+    }
 }
 
 /// What a pod is isolated by.

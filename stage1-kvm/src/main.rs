@@ -1,23 +1,38 @@
 //! `hull-kvm`: the VM stage1. A pod directory becomes a machine, the agent in it gets its orders, the
 //! apps' ends become the exit code. What isolates is in `hull-vmm`, what relays in `hull-stage1`.
+//!
+//! Two processes: the supervisor, which the user's command has become and which holds the pod, and its child, this
+//! program once more, which holds the machine and nothing else.
 #![forbid(unsafe_code)]
 
+mod ids;
+mod limits;
+mod machine;
 mod network;
+mod order;
 mod plan;
+mod vmm;
 
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 
 use hull_agent_protocol::{ImageSource, VolumeSource};
 use hull_errors::Doing;
 use hull_pod::volumes::Used;
 use hull_pod::{Flavour, Verdict, dir, wire};
-use hull_stage1::{Kind, Pod, Session, Signals, conclude, connect, terminal};
-use hull_vmm::{Halt, Live, Machine, Net};
+use hull_stage1::{Kind, Pod, Session, Signals, cgroup, conclude, connect, terminal};
+use nix::unistd::geteuid;
+
+use crate::ids::OwnId;
+use crate::vmm::Vmm;
 
 type Error = hull_stage1::Error;
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == vmm::WORD) {
+        return machine::main();
+    }
     let verdict = take_over().unwrap_or_else(|why| Verdict::Failed(hull_errors::chain(&why)));
     conclude(&verdict)
 }
@@ -29,36 +44,37 @@ fn take_over() -> Result<Verdict, Error> {
 
 fn run(pod: &Pod) -> Result<Verdict, Error> {
     let signals = Signals::take()?;
+    let cgroup = cgroup::make(pod)?;
+    let verdict = converse(pod, &signals, cgroup.as_deref());
+    if let Some(Err(why)) = cgroup.as_deref().map(hull_pod::cgroup::remove) {
+        eprintln!("hull-kvm: {}; hull gc tries again", hull_errors::chain(&why));
+    }
+    verdict
+}
+
+fn converse(pod: &Pod, signals: &Signals, cgroup: Option<&Path>) -> Result<Verdict, Error> {
+    let machine = plan::machine(pod)?;
+    let limited = cgroup.map_or(Ok(false), |cgroup| limits::set(cgroup, machine))?;
+    if !limited && pod.contract.debug {
+        eprintln!("hull-kvm: this host's cgroups cannot limit the virtual machine, going on without");
+    }
+    let id = geteuid().is_root().then(|| OwnId::take(machine.ids, &pod.contract.pod)).transpose()?;
     let (link, agents_end) = UnixStream::pair().doing(Kind::Host, || "make the agent's link".into())?;
+    // Taken away after the machine, which holds their ends.
     let networks = connect(pod)?;
-    let machine = boot(pod, agents_end, network::interfaces(&networks)?)?;
+    let interfaces = network::interfaces(&networks)?;
+    let mut vmm = Vmm::start(pod, plan::plan(pod, agents_end, interfaces)?, id, cgroup)?;
+    dir::write(&pod.path, dir::PID, vmm.pid().to_string().as_bytes())
+        .doing(Kind::Host, || "record the virtual machine's pid".into())?;
     let mut spec = wire::pod_spec(&pod.manifest, &pod.contract, &Devices, terminal::size())
         .doing(Kind::Contract, || "tell the agent what to run".into())?;
     spec.interfaces = networks.interfaces();
     let mut session = Session::start(pod, &spec, link)?;
     let end = {
         let _raw = if pod.contract.interactive { terminal::Raw::enter()? } else { None };
-        session.run(&signals)?
+        session.run(signals)?
     };
-    let mut machine = Some(machine);
-    let verdict =
-        session.conclude(end, || machine.take().map_or_else(String::new, |m| why_it_ended(pod, m.wait())));
-    // Where the agent did finish, nothing in the guest is worth waiting for. This process ends now, and
-    // the kernel takes the machine apart faster than we could.
-    std::mem::forget(machine);
-    verdict
-}
-
-fn boot(pod: &Pod, agents_end: UnixStream, interfaces: Vec<Net>) -> Result<Machine<Live>, Error> {
-    let doing = || "start the virtual machine".to_owned();
-    let config = plan::plan(pod, agents_end, interfaces)?;
-    let machine = Machine::new(config).doing(Kind::Host, doing)?;
-    let machine = machine.load().doing(Kind::Host, || format!("load guest kernel {}", plan::kernel(pod)))?;
-    if pod.contract.debug {
-        eprintln!("hull-kvm: {} bytes of kernel copied", machine.kernel_bytes_copied());
-    }
-    dir::write(&pod.path, dir::PID, std::process::id().to_string().as_bytes()).doing(Kind::Host, doing)?;
-    machine.boot().doing(Kind::Host, doing)
+    session.conclude(end, || vmm.why_it_ended(pod))
 }
 
 struct Devices;
@@ -72,14 +88,5 @@ impl wire::Places for Devices {
 
     fn volume(&self, index: usize, _: &Used) -> VolumeSource {
         VolumeSource::Shared { tag: plan::tag(index), read_only: false }
-    }
-}
-
-fn why_it_ended(pod: &Pod, halt: Halt) -> String {
-    match halt {
-        Halt::PowerOff { code } => format!("the agent gave up and switched the machine off (code {code})"),
-        Halt::Reset => format!("guest kernel {} crashed; --debug shows its last words", plan::kernel(pod)),
-        Halt::Stopped => "the virtual machine was stopped".into(),
-        Halt::Fault(why) => format!("the virtual machine stopped: {why}"),
     }
 }

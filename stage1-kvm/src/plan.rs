@@ -11,7 +11,7 @@ use hull_pod::Flavour;
 use hull_pod::contract::Machine;
 use hull_pod::volumes::{self, Backing};
 use hull_stage1::{Kind, Pod};
-use hull_vmm::{Asked, Disk, InitramfsFile, Net, VmConfig, Vsock, VsockPort};
+use hull_vmm::{Asked, Disk, HostFiles, InitramfsFile, Net, Vsock, VsockPort};
 
 use crate::Error;
 
@@ -21,7 +21,7 @@ const APPS_MAX: usize = 26;
 /// What the kernel's command line tells the agent, its `/init`.
 const AGENT_ARGUMENTS: &str = "-- --machine=vm";
 
-pub(crate) fn plan(pod: &Pod, agents_end: UnixStream, net: Vec<Net>) -> Result<VmConfig, Error> {
+pub(crate) fn plan(pod: &Pod, agents_end: UnixStream, net: Vec<Net>) -> Result<Asked, Error> {
     let contract = &pod.contract;
     let machine = machine(pod)?;
     refuse_host_volumes(pod)?;
@@ -34,7 +34,8 @@ pub(crate) fn plan(pod: &Pod, agents_end: UnixStream, net: Vec<Net>) -> Result<V
     };
     let disk = |path: &std::path::PathBuf| Ok(Disk { file: open(path, "image")?, read_only: true });
     let console = contract.debug.then(|| stderr().as_fd().try_clone_to_owned()).transpose();
-    let asked = Asked {
+    Ok(Asked {
+        host: HostFiles::open().doing(Kind::Host, || "start the virtual machine".into())?,
         vcpus: machine.vcpus,
         ram_mib: machine.ram_mib,
         kernel: open(&machine.kernel, "guest kernel")?,
@@ -49,8 +50,7 @@ pub(crate) fn plan(pod: &Pod, agents_end: UnixStream, net: Vec<Net>) -> Result<V
         rng: true,
         net,
         console: console.doing(Kind::Host, || "use standard error as console".into())?.map(File::from),
-    };
-    VmConfig::try_from(asked).doing(Kind::Contract, || "plan the virtual machine".into())
+    })
 }
 
 /// What the guest mounts volume number n by.
@@ -78,7 +78,7 @@ pub(crate) fn kernel(pod: &Pod) -> String {
     pod.contract.machine.as_ref().map_or_else(String::new, |machine| machine.kernel.display().to_string())
 }
 
-fn machine(pod: &Pod) -> Result<&Machine, Error> {
+pub(crate) fn machine(pod: &Pod) -> Result<&Machine, Error> {
     let machine = pod.contract.machine.as_ref();
     machine.ok_or_else(|| Error::new(Kind::Contract, "the contract names no machine for a VM pod"))
 }

@@ -2,7 +2,6 @@
 //! own, `fly` pods in a private mount namespace only; the agent in them is the same as everywhere.
 
 mod agent;
-mod cgroup;
 mod image;
 mod sys;
 mod world;
@@ -15,7 +14,7 @@ use hull_agent_protocol::{ImageSource, VolumeSource};
 use hull_errors::{Doing, chain};
 use hull_pod::volumes::Used;
 use hull_pod::{Flavour, Verdict, dir, wire};
-use hull_stage1::{Kind, Networks, Pod, Session, Signals, conclude, connect, terminal};
+use hull_stage1::{Kind, Networks, Pod, Session, Signals, cgroup, conclude, connect, terminal};
 
 use crate::agent::Agent;
 

@@ -1,10 +1,9 @@
 //! The crate's only `unsafe`: system calls that nix 0.31 does not have, or not in a safe form.
 #![expect(
     unsafe_code,
-    reason = "fork, close_range, pidfd_open, extended attributes and loop devices have no safe form in nix 0.31"
+    reason = "fork, close_range, pidfd_open and loop devices have no safe form in nix 0.31"
 )]
 
-use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -77,15 +76,6 @@ pub(crate) fn open_child(pid: Pid) -> io::Result<OwnedFd> {
     let fd = RawFd::try_from(fd).expect("the kernel's descriptors are ints");
     // SAFETY: The kernel has just opened this descriptor for us; nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Whether an extended attribute of a file is `1`.
-pub(crate) fn attribute_is_one(path: &CStr, name: &CStr) -> bool {
-    let mut value = [0u8; 2];
-    // SAFETY: getxattr reads two strings that end with NUL and writes at most as many bytes as it is
-    // told `value` has; all three outlive the call.
-    let len = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
-    len == 1 && value[0] == b'1'
 }
 
 /// The number of a loop device that nobody uses now.

@@ -2,6 +2,7 @@
 //! and the agent in that machine: it takes over the pod from stage0 ([`pod`]), relays the standard
 //! streams and the signals ([`session`]) and writes down how the pod goes ([`record`]).
 
+pub mod cgroup;
 mod control;
 mod log;
 mod network;

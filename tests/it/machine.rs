@@ -11,7 +11,7 @@ mod kvm {
     use std::time::{Duration, Instant};
 
     use hull_tests::hull::binaries;
-    use hull_vmm::{Asked, Halt, InitramfsFile, Machine, Net, VmConfig, open_tap};
+    use hull_vmm::{Asked, Halt, HostFiles, InitramfsFile, Machine, Net, VmConfig, open_tap};
     use nix::sched::{CloneFlags, unshare};
     use sha2::{Digest, Sha256};
 
@@ -33,6 +33,7 @@ say() { echo \"$@\" > /dev/console; }
         let mut init = tempfile::tempfile().unwrap();
         write!(init, "{PRELUDE}{script}\nsay done\nreboot -f\n").unwrap();
         Asked {
+            host: HostFiles::open().expect("the host's KVM"),
             vcpus: 1,
             ram_mib: 256,
             kernel: File::open(binaries().join("vmlinux")).unwrap(),

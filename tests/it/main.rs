@@ -14,6 +14,7 @@ mod host;
 mod images;
 mod interactive;
 mod isolators;
+mod jail;
 mod kvm_only;
 mod logs;
 mod machine;

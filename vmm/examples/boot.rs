@@ -10,7 +10,9 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use hull_errors::chain;
-use hull_vmm::{Asked, Disk, Halt, InitramfsFile, Machine, Net, VmConfig, Vsock, VsockPort, open_tap};
+use hull_vmm::{
+    Asked, Disk, Halt, HostFiles, InitramfsFile, Machine, Net, VmConfig, Vsock, VsockPort, open_tap,
+};
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -46,6 +48,7 @@ fn parse() -> Fallible<(Asked, Vec<File>)> {
     let mut words = std::env::args().skip(1);
     let kernel = File::open(words.next().ok_or("name a kernel")?)?;
     let mut asked = Asked {
+        host: HostFiles::open()?,
         vcpus: 1,
         ram_mib: 256,
         kernel,

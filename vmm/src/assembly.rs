@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
@@ -10,13 +11,13 @@ use kvm_bindings::{KVM_CAP_PMU_CAPABILITY, KVM_CAP_SPLIT_IRQCHIP, KVM_PMU_CAP_DI
 use kvm_ioctls::{Kvm, VmFd};
 
 use crate::boot::cmdline::MmioDevice;
-use crate::bus::{Bus, BusBuilder};
+use crate::bus::{Bus, BusBuilder, Window, lock};
 use crate::config::{Filesystem, PreparedNet, SizedDisk};
 use crate::device::serial::Serial;
 use crate::device::virtio::balloon::Balloon;
 use crate::device::virtio::block::{Backend, Block};
 use crate::device::virtio::fs::{self, Fs};
-use crate::device::virtio::mmio::{Transport, Wiring};
+use crate::device::virtio::mmio::{QUEUE_NOTIFY, STATUS, Transport, Wiring};
 use crate::device::virtio::net::{self, Net};
 use crate::device::virtio::pmem::Pmem;
 use crate::device::virtio::rng::Rng;
@@ -55,7 +56,10 @@ pub(crate) struct Board {
     pub mmio_devices: Vec<MmioDevice>,
     pub pins_used: Vec<u8>,
     pub pin_count: u8,
-    pub serial: bool,
+    /// The serial port's.
+    pub console: Option<RawFd>,
+    /// Whether there are file systems, which are served from outside.
+    pub servers: bool,
 }
 
 pub(crate) fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
@@ -100,7 +104,7 @@ pub(crate) fn attach(
     ram: &Arc<GuestRam>,
     entropy: &File,
 ) -> Result<Board, Error> {
-    let serial = wanted.console.is_some();
+    let console = wanted.console.as_ref().map(AsRawFd::as_raw_fd);
     let doing = || "share the console".to_owned();
     let virtio_count = wanted.disks.len()
         + wanted.images.len()
@@ -109,7 +113,7 @@ pub(crate) fn attach(
         + usize::from(wanted.vsock.is_some())
         + usize::from(wanted.rng)
         + usize::from(wanted.balloon.is_some());
-    let pins = Pins::plan(virtio_count, serial);
+    let pins = Pins::plan(virtio_count, console.is_some());
     let ioapic = Ioapic::new(Arc::<VmFd>::clone(vm), pins.count, wanted.vcpus);
     let debug = wanted.console.as_ref().map(File::try_clone).transpose();
     let mut attaching = Attaching {
@@ -151,11 +155,12 @@ pub(crate) fn attach(
     if let Some(target_mib) = wanted.balloon {
         attaching.virtio(Balloon::spec(target_mib), |_| Box::new(Balloon::default()));
     }
+    let servers = !wanted.filesystems.is_empty();
     for Filesystem { tag, server } in wanted.filesystems {
         let server = fs::Server::greet(server, &tag, ram)?;
         attaching.virtio(server.spec(&tag), |events| Box::new(Fs::new(server, tag, events)));
     }
-    Ok(attaching.finish(serial))
+    Ok(Board { servers, ..attaching.finish(console) })
 }
 
 /// Which interrupt pins there are.
@@ -212,15 +217,17 @@ impl Attaching<'_> {
         let number = u8::try_from(index).expect("the configuration limits the devices");
         let events = self.events.handle(number);
         let device = device(events.clone());
+        let front = events.clone();
         let journal = Arc::clone(&self.journal);
         let wiring = Wiring { ram: Arc::clone(self.ram), irq: self.ioapic.line(pin), events, journal };
         let transport = Arc::new(Mutex::new(Transport::new(spec, device, wiring)));
-        self.mmio.claim(window, Arc::clone(&transport) as _).expect(DISJOINT);
+        let front = Front { transport: Arc::clone(&transport), events: front };
+        self.mmio.claim(window, Arc::new(Mutex::new(front))).expect(DISJOINT);
         self.devices.push(transport);
         self.mmio_devices.push(MmioDevice { window, pin });
     }
 
-    fn finish(self, serial: bool) -> Board {
+    fn finish(self, console: Option<RawFd>) -> Board {
         Board {
             mmio: self.mmio.freeze(),
             pio: self.pio.freeze(),
@@ -229,7 +236,29 @@ impl Attaching<'_> {
             mmio_devices: self.mmio_devices,
             pins_used: self.pins.used.clone(),
             pin_count: self.pins.count,
-            serial,
+            console,
+            servers: false,
+        }
+    }
+}
+
+/// A device's registers as vCPUs see them: what makes the device work is left to the event thread.
+struct Front {
+    transport: Arc<Mutex<Transport>>,
+    events: Handle,
+}
+
+impl Window for Front {
+    fn load(&mut self, at: u64, out: &mut [u8]) {
+        lock(&self.transport).load(at, out);
+    }
+
+    fn store(&mut self, at: u64, bytes: &[u8]) {
+        match (at, bytes.first_chunk::<4>()) {
+            (QUEUE_NOTIFY, Some(queue)) if bytes.len() == 4 => self.events.ring(u32::from_le_bytes(*queue)),
+            // A reset lets go of files and sockets; the driver goes on when it is done.
+            (STATUS, _) => self.events.store(at, bytes),
+            _ => lock(&self.transport).store(at, bytes),
         }
     }
 }

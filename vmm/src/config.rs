@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use hull_errors::Doing;
@@ -13,13 +14,14 @@ use crate::device::virtio::block;
 use crate::device::virtio::fs::TAG_MAX;
 use crate::device::virtio::net::{Address, Gates};
 use crate::error::{Error, Kind};
+use crate::host::HostFiles;
 use crate::layout::{DEVICES_MAX, IMAGE_SIZE_MAX, RAM_MIB_MAX, RAM_MIB_MIN, VCPUS_MAX};
 use crate::tap::Tap;
 
-/// A machine as the caller wants it. Everything is an open file: the machine opens no path of the
-/// caller's.
+/// A machine as the caller wants it. Everything is an open file: the machine opens no path.
 #[derive(Debug)]
 pub struct Asked {
+    pub host: HostFiles,
     /// 1 to [`VCPUS_MAX`].
     pub vcpus: u8,
     /// [`RAM_MIB_MIN`] to [`RAM_MIB_MAX`].
@@ -40,6 +42,42 @@ pub struct Asked {
     pub net: Vec<Net>,
     /// Where the serial console goes. Without it the kernel is silent, and boots faster.
     pub console: Option<File>,
+}
+
+impl Asked {
+    /// Everything that is open for the machine.
+    pub(crate) fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        // All of them by name: a file that is left out here is closed in the jail.
+        let Self {
+            host,
+            kernel,
+            initramfs,
+            disks,
+            vsock,
+            net,
+            console,
+            vcpus: _,
+            ram_mib: _,
+            cmdline: _,
+            rng: _,
+        } = self;
+        let ports = vsock.iter().flat_map(|vsock| &vsock.ports);
+        let files = [&host.kvm, &host.entropy, kernel].into_iter().chain(console);
+        let files = files.chain(initramfs.iter().map(|entry| &entry.file));
+        let files = files.chain(disks.iter().map(|disk| &disk.file));
+        let files = files.chain(net.iter().map(|net| &net.tap));
+        files.map(File::as_fd).chain(ports.map(|port| port.stream.as_fd()))
+    }
+
+    /// Length of the longest file that the machine may write, in bytes.
+    pub(crate) fn longest_file(&self) -> u64 {
+        if self.console.is_some() {
+            // A file of any length.
+            return u64::MAX;
+        }
+        let disks = self.disks.iter().filter(|disk| !disk.read_only);
+        disks.map(|disk| disk.file.metadata().map_or(u64::MAX, |data| data.len())).max().unwrap_or(0)
+    }
 }
 
 /// A file or a block device as a disk.
@@ -115,6 +153,7 @@ pub(crate) struct SizedImage {
 /// A machine that can be built.
 #[derive(Debug)]
 pub struct VmConfig {
+    pub(crate) host: HostFiles,
     pub(crate) vcpus: u8,
     pub(crate) ram_mib: u32,
     pub(crate) kernel: File,
@@ -138,6 +177,7 @@ impl TryFrom<Asked> for VmConfig {
         within("vCPUs", asked.vcpus.into(), 1, VCPUS_MAX.into())?;
         within("MiB of RAM", asked.ram_mib, RAM_MIB_MIN, RAM_MIB_MAX)?;
         let config = Self {
+            host: asked.host,
             vcpus: asked.vcpus,
             ram_mib: asked.ram_mib,
             kernel: asked.kernel,
@@ -298,7 +338,10 @@ mod tests {
     use super::*;
 
     fn asked() -> Asked {
+        // Nobody asks this one for anything.
+        let host = HostFiles { kvm: tempfile::tempfile().unwrap(), entropy: tempfile::tempfile().unwrap() };
         Asked {
+            host,
             vcpus: 1,
             ram_mib: 64,
             kernel: tempfile::tempfile().unwrap(),

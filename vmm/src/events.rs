@@ -1,18 +1,19 @@
-//! The one thread beside the vCPUs: a ready host socket, or work that a device was too busy to finish,
-//! becomes a wake-up of that device.
+//! The one thread beside the vCPUs, and the only one in which devices work: a queue that the guest rang for, a ready
+//! host socket, or work that a device was too busy to finish, becomes a wake-up of that device. vCPU threads
+//! touch no file and no socket, so that their list of system calls is short.
 #![forbid(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use hull_errors::Doing;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::bus::lock;
+use crate::bus::{Window, lock};
 use crate::device::virtio::Wake;
 use crate::error::{Error, Kind};
 use crate::layout::DEVICES_MAX;
@@ -21,13 +22,17 @@ use crate::layout::DEVICES_MAX;
 const WAKE: u64 = u64::MAX;
 /// Bit of `owed` that ends the thread; the bits below it are devices.
 const END: u32 = 63;
+/// Bit of a device's calls that asks for [`Wake::Again`]; the bits below it are queues.
+const AGAIN: u32 = 63;
 /// Events taken by one system call.
 const BATCH: usize = 16;
+/// Longest access to a window, in bytes.
+const ACCESS_MAX: usize = 8;
 
 const _: () = assert!(DEVICES_MAX <= END as usize);
 
 /// Something that wants to be woken: a device behind its transport.
-pub(crate) trait Woken: Send {
+pub(crate) trait Woken: Window {
     fn wake(&mut self, why: Wake);
 }
 
@@ -35,11 +40,36 @@ pub(crate) trait Woken: Send {
 pub(crate) struct Events {
     epoll: Epoll,
     wake: EventFd,
+    /// The devices that have calls.
     owed: AtomicU64,
     /// Why the machine cannot go on.
     fault: Mutex<Option<String>>,
     /// When devices want to be woken again.
     due: Mutex<[Option<Instant>; DEVICES_MAX]>,
+    /// Of each device, what for.
+    calls: [AtomicU64; DEVICES_MAX],
+    desk: Mutex<Desk>,
+    served: Condvar,
+}
+
+/// Where vCPUs wait while the thread does something for them.
+#[derive(Default)]
+struct Desk {
+    /// At most one of each vCPU: it waits.
+    asked: Vec<Store>,
+    /// How many have asked and how many have been served, in the machine's life.
+    tickets: u64,
+    served: u64,
+    /// Nobody serves any more.
+    closed: bool,
+}
+
+/// A write to a device's window.
+struct Store {
+    device: u8,
+    at: u64,
+    bytes: [u8; ACCESS_MAX],
+    len: usize,
 }
 
 impl Events {
@@ -55,11 +85,19 @@ impl Events {
             owed: AtomicU64::new(0),
             fault: Mutex::default(),
             due: Mutex::default(),
+            calls: [const { AtomicU64::new(0) }; DEVICES_MAX],
+            desk: Mutex::default(),
+            served: Condvar::new(),
         }))
     }
 
     pub(crate) fn handle(self: &Arc<Self>, device: u8) -> Handle {
         Handle { events: Arc::clone(self), device }
+    }
+
+    /// What wakes the thread.
+    pub(crate) fn waker(&self) -> RawFd {
+        self.wake.as_raw_fd()
     }
 
     /// Ends the thread, after it has told each device that the machine is over.
@@ -73,9 +111,29 @@ impl Events {
     }
 
     fn owe(&self, bit: u32) {
-        self.owed.fetch_or(1 << bit, Ordering::Release);
-        // A full counter has woken the thread already.
+        // Whoever was first has woken the thread, or is about to.
+        if self.owed.fetch_or(1 << bit, Ordering::AcqRel) == 0 {
+            // A full counter has woken the thread already.
+            let _ = self.wake.write(1);
+        }
+    }
+
+    fn call(&self, device: u8, bit: u32) {
+        self.calls[usize::from(device)].fetch_or(1 << bit, Ordering::AcqRel);
+        self.owe(device.into());
+    }
+
+    /// Has the thread write to a window, and waits for that.
+    fn store(&self, store: Store) {
+        let mut desk = lock(&self.desk);
+        let ticket = desk.tickets;
+        desk.tickets += 1;
+        desk.asked.push(store);
+        // Always: the thread may have looked at the desk already in a round that was owed to another.
         let _ = self.wake.write(1);
+        while desk.served <= ticket && !desk.closed {
+            desk = self.served.wait(desk).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
     }
 
     /// The thread. `devices` are in the order of their numbers.
@@ -91,6 +149,8 @@ impl Events {
                 if event.data() == WAKE {
                     if self.serve_owed(devices) {
                         devices.iter().for_each(|device| lock(device).wake(Wake::Last));
+                        lock(&self.desk).closed = true;
+                        self.served.notify_all();
                         return;
                     }
                 } else if let Some(device) = devices.get((event.data() >> 32) as usize) {
@@ -118,13 +178,34 @@ impl Events {
     fn serve_owed(&self, devices: &[Arc<Mutex<dyn Woken>>]) -> bool {
         // Only to make it unready: the bits say what is to be done.
         let _ = self.wake.read();
-        let owed = self.owed.swap(0, Ordering::Acquire);
-        for (index, device) in devices.iter().enumerate() {
-            if owed & (1 << index) != 0 {
+        // Before the bits, and served after them: what a vCPU did before it asked is done first.
+        let asked = std::mem::take(&mut lock(&self.desk).asked);
+        let owed = self.owed.swap(0, Ordering::AcqRel);
+        for (index, device) in devices.iter().enumerate().filter(|(index, _)| owed & (1 << index) != 0) {
+            let calls = self.calls[index].swap(0, Ordering::AcqRel);
+            for queue in (0..AGAIN).filter(|queue| calls & (1 << queue) != 0) {
+                let queue = u16::try_from(queue).expect("there are 63 bits");
+                lock(device).wake(Wake::Queue(queue));
+            }
+            if calls & (1 << AGAIN) != 0 {
                 lock(device).wake(Wake::Again);
             }
         }
+        self.serve_desk(devices, &asked);
         owed & (1 << END) != 0
+    }
+
+    fn serve_desk(&self, devices: &[Arc<Mutex<dyn Woken>>], asked: &[Store]) {
+        if asked.is_empty() {
+            return;
+        }
+        for Store { device, at, bytes, len } in asked {
+            if let Some(device) = devices.get(usize::from(*device)) {
+                lock(device).store(*at, &bytes[..*len]);
+            }
+        }
+        lock(&self.desk).served += asked.len() as u64;
+        self.served.notify_all();
     }
 }
 
@@ -158,7 +239,23 @@ impl Interest {
 impl Handle {
     /// The device has more to do than one wake-up may take.
     pub(crate) fn again(&self) {
-        self.events.owe(self.device.into());
+        self.events.call(self.device, AGAIN);
+    }
+
+    /// The guest rang for a queue. No device has as many queues as there are bits.
+    pub(crate) fn ring(&self, queue: u32) {
+        if queue < AGAIN {
+            self.events.call(self.device, queue);
+        }
+    }
+
+    /// Has the thread write to the device's window, and waits until that is done.
+    pub(crate) fn store(&self, at: u64, written: &[u8]) {
+        let mut bytes = [0; ACCESS_MAX];
+        if let Some(room) = bytes.get_mut(..written.len()) {
+            room.copy_from_slice(written);
+            self.events.store(Store { device: self.device, at, bytes, len: written.len() });
+        }
     }
 
     /// The device cannot do its work any more, and the guest could not do without: the machine ends.
@@ -201,6 +298,16 @@ mod tests {
 
     struct Probe(Sender<Wake>);
 
+    /// Says what was written to it.
+    impl Window for Probe {
+        fn load(&mut self, _: u64, _: &mut [u8]) {}
+
+        fn store(&mut self, at: u64, bytes: &[u8]) {
+            let socket = u32::from_le_bytes(bytes.try_into().unwrap());
+            self.0.send(Wake::Socket { socket, hung_up: at == STORED }).unwrap();
+        }
+    }
+
     impl Woken for Probe {
         fn wake(&mut self, why: Wake) {
             self.0.send(why).unwrap();
@@ -213,6 +320,54 @@ mod tests {
     }
 
     const DEADLINE: Duration = Duration::from_secs(10);
+    const STORED: u64 = 0x70;
+
+    #[test]
+    fn a_write_is_done_when_it_returns_and_after_what_was_rung_before() {
+        let events = Events::new().unwrap();
+        let (device, wakes) = probe();
+        let devices = [device];
+        std::thread::scope(|scope| {
+            scope.spawn(|| events.run(&devices));
+            let handle = events.handle(0);
+            for number in 0..1000_u32 {
+                handle.ring(number % 7);
+                handle.store(STORED, &number.to_le_bytes());
+                let want = [
+                    Wake::Queue(u16::try_from(number % 7).unwrap()),
+                    Wake::Socket { socket: number, hung_up: true },
+                ];
+                assert_eq!(wakes.try_iter().collect::<Vec<_>>(), want);
+            }
+            // No queue of any device's: nobody is woken.
+            handle.ring(AGAIN);
+            handle.ring(u32::MAX);
+            events.end();
+        });
+        assert_eq!(wakes.try_iter().collect::<Vec<_>>(), [Wake::Last]);
+        // Whoever writes when all is over does not wait.
+        events.handle(0).store(STORED, &[0; 4]);
+        assert_eq!(wakes.try_iter().count(), 0);
+    }
+
+    #[test]
+    fn several_vcpus_write_at_once_and_each_is_served() {
+        let events = Events::new().unwrap();
+        let (device, wakes) = probe();
+        let devices = [device];
+        std::thread::scope(|scope| {
+            scope.spawn(|| events.run(&devices));
+            let vcpus: Vec<_> = (0..4)
+                .map(|_| {
+                    let handle = events.handle(0);
+                    scope.spawn(move || (0..500_u32).for_each(|n| handle.store(STORED, &n.to_le_bytes())))
+                })
+                .collect();
+            vcpus.into_iter().for_each(|vcpu| vcpu.join().unwrap());
+            events.end();
+        });
+        assert_eq!(wakes.try_iter().count(), 4 * 500 + 1);
+    }
 
     #[test]
     fn who_waits_is_woken_in_time_and_once() {

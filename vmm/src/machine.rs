@@ -2,22 +2,27 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hull_errors::Doing;
+use hull_jail::{Door, Entered, Filter, Sealed};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::assembly::{self, Board};
 use crate::boot::initramfs::InitramfsFile;
 use crate::boot::{self, BootData};
+use crate::bus::lock;
+use crate::calls::{Files, Role};
 use crate::config::VmConfig;
 use crate::error::{Error, Kind};
 use crate::events::{Events, Woken};
+use crate::host::HostFiles;
 use crate::layout::{image_regions, ram_regions};
 use crate::memory::GuestRam;
 use crate::probe;
@@ -60,20 +65,40 @@ pub struct Cold {
     entropy: File,
 }
 
-/// Kernel and boot data are in RAM; nothing runs, and nothing opens a path any more.
+/// Kernel and boot data are in RAM; nothing runs.
 pub struct Loaded {
     parts: Parts,
     vcpus: Vec<VcpuFd>,
     kernel_bytes: u64,
+    console: Option<RawFd>,
+    /// Whether file systems are served from outside.
+    servers: bool,
 }
 
 /// vCPU threads run guest code.
 pub struct Live {
-    vcpus: Vec<JoinHandle<()>>,
-    event_thread: Option<JoinHandle<()>>,
+    vcpus: Vec<Thread>,
+    event_thread: Option<Thread>,
     halts: Receiver<Halt>,
     stopper: Stopper,
+    doors: Option<Arc<Doors>>,
     parts: Parts,
+}
+
+/// A thread of the machine's.
+struct Thread {
+    handle: JoinHandle<()>,
+    /// Comes, or ends, when the thread touches neither guest nor device any more.
+    ended: Receiver<()>,
+}
+
+/// What threads pass on their way to work in a machine that is sealed. None does before all have their lists.
+struct Doors {
+    door: Door,
+    vcpu: Filter,
+    events: Filter,
+    barrier: Barrier,
+    refused: Mutex<Option<hull_jail::Error>>,
 }
 
 /// What has to live as long as the machine.
@@ -104,9 +129,10 @@ impl Machine<Cold> {
     /// Creates the VM, its RAM, its devices and its vCPUs.
     ///
     /// # Errors
-    /// `NoKvm`, `NotPermitted`, `UnfitKvm`; `Host` for what the host refuses.
+    /// `UnfitKvm`; `Host` for what the host refuses.
     pub fn new(config: VmConfig) -> Result<Self, Error> {
-        let kvm = probe::open()?;
+        let HostFiles { kvm, entropy } = config.host;
+        let kvm = probe::check(kvm)?;
         let vm = Arc::new(assembly::create_vm(&kvm)?);
         // RAM comes before the interrupt controller: the other way round KVM takes milliseconds for it.
         let regions = ram_regions(config.ram_mib);
@@ -124,7 +150,6 @@ impl Machine<Cold> {
         let ram = Arc::new(ram);
         assembly::create_irqchip(&vm)?;
         assembly::disable_pmu(&vm)?;
-        let entropy = File::open("/dev/urandom").doing(Kind::Host, || "open /dev/urandom".to_owned())?;
         let VmConfig { vcpus, kernel, initramfs, cmdline, .. } = config;
         let wanted = assembly::Wanted {
             vcpus,
@@ -149,7 +174,7 @@ impl Machine<Cold> {
     /// `BadKernel` with what is wrong with the file, whose name the caller knows; `Config`; `Host`.
     pub fn load(self) -> Result<Machine<Loaded>, Error> {
         let Cold { board, ram, vcpus, vm, undertaker, kernel, initramfs, cmdline, entropy } = self.0;
-        let cmdline = boot::cmdline::build(board.serial, &board.mmio_devices, &cmdline);
+        let cmdline = boot::cmdline::build(board.console.is_some(), &board.mmio_devices, &cmdline);
         let data = BootData {
             cmdline: &cmdline,
             initramfs: &initramfs,
@@ -168,7 +193,13 @@ impl Machine<Cold> {
             _vm: vm,
             _ram: ram,
         };
-        Ok(Machine(Loaded { parts, vcpus, kernel_bytes: entry.kernel_bytes }))
+        Ok(Machine(Loaded {
+            parts,
+            vcpus,
+            kernel_bytes: entry.kernel_bytes,
+            console: board.console,
+            servers: board.servers,
+        }))
     }
 }
 
@@ -178,21 +209,96 @@ impl Machine<Loaded> {
         self.0.kernel_bytes
     }
 
-    /// Starts the threads; from here on there is a guest.
+    /// Starts the threads; from here on there is a guest. The process keeps every system call.
     ///
     /// # Errors
     /// `Host`, if threads cannot be made. No guest code has run then.
     pub fn boot(self) -> Result<Machine<Live>, Error> {
-        let Loaded { parts, vcpus, .. } = self.0;
+        self.0.start(None).map(Machine)
+    }
+
+    /// The same in a jail, which is sealed before there is a guest: each thread has a list of system calls, this one
+    /// too. It may still wait for the machine, speak to `report`, a connected socket, and end the process, which ends
+    /// with the machine.
+    ///
+    /// # Errors
+    /// `Host`, if threads cannot be made or sealed. No guest code has run then, and the process must end.
+    pub fn boot_sealed(
+        self,
+        entered: Entered,
+        report: BorrowedFd<'_>,
+    ) -> Result<(Machine<Live>, Sealed), Error> {
+        let doing = || "seal the virtual machine's jail".to_owned();
+        let files = Files {
+            wake: self.0.parts.events.waker(),
+            console: self.0.console,
+            report: report.as_raw_fd(),
+            servers: self.0.servers,
+        };
+        let compile = |role: Role| role.calls(files).compile().doing(Kind::Host, doing);
+        let own = compile(Role::Main)?;
+        let doors = Arc::new(Doors {
+            door: entered.door(),
+            vcpu: compile(Role::Vcpu)?,
+            events: compile(Role::Events)?,
+            // The vCPUs, the event thread, and this one.
+            barrier: Barrier::new(self.0.vcpus.len() + 2),
+            refused: Mutex::new(None),
+        });
+        let live = self.0.start(Some(Arc::clone(&doors)))?;
+        doors.barrier.wait();
+        if let Some(why) = lock(&doors.refused).take() {
+            // Its threads wait for ever.
+            std::mem::forget(live);
+            return Err(Error::because(Kind::Host, doing(), why));
+        }
+        let sealed = match entered.seal_last(&own) {
+            Ok(sealed) => sealed,
+            Err(why) => {
+                std::mem::forget(live);
+                return Err(Error::because(Kind::Host, doing(), why));
+            }
+        };
+        doors.barrier.wait();
+        Ok((Machine(live), sealed))
+    }
+}
+
+impl Loaded {
+    fn start(self, doors: Option<Arc<Doors>>) -> Result<Live, Error> {
+        let Loaded { parts, vcpus, .. } = self;
         handle_signals()?;
         let (sender, halts) = channel();
-        let mut live = Live { vcpus: Vec::new(), event_thread: None, halts, stopper: Stopper(sender), parts };
-        live.start_events()?;
+        let stopper = Stopper(sender);
+        let mut live = Live { vcpus: Vec::new(), event_thread: None, halts, stopper, doors, parts };
         // The first vCPU wakes the others: it comes last, so that a failure leaves no guest behind.
-        for (id, vcpu) in vcpus.into_iter().enumerate().rev() {
-            live.start_vcpu(id, vcpu)?;
+        let mut vcpus = vcpus.into_iter().enumerate().rev();
+        let started =
+            live.start_events().and_then(|()| vcpus.try_for_each(|(id, vcpu)| live.start_vcpu(id, vcpu)));
+        match started {
+            Ok(()) => Ok(live),
+            Err(why) => {
+                if live.doors.is_some() {
+                    // Those that there are wait for ever.
+                    std::mem::forget(live);
+                }
+                Err(why)
+            }
         }
-        Ok(Machine(live))
+    }
+}
+
+impl Doors {
+    /// Seals the calling thread and waits for the others; false if one could not be sealed.
+    fn pass(&self, role: Role) -> bool {
+        let filter = if role == Role::Vcpu { &self.vcpu } else { &self.events };
+        if let Err(why) = self.door.shut(filter) {
+            *lock(&self.refused) = Some(why);
+        }
+        self.barrier.wait();
+        // The last one seals itself, or does not come back.
+        self.barrier.wait();
+        lock(&self.refused).is_none()
     }
 }
 
@@ -208,6 +314,10 @@ impl Machine<Live> {
     pub fn wait(mut self) -> Halt {
         let halt = self.0.halts.recv().expect("the machine itself holds a sender");
         self.0.end();
+        if self.0.doors.is_some() {
+            // The process ends with it, which takes fewer system calls.
+            std::mem::forget(self);
+        }
         halt
     }
 }
@@ -216,41 +326,84 @@ impl Live {
     fn start_events(&mut self) -> Result<(), Error> {
         let (events, devices) = (Arc::clone(&self.parts.events), self.parts.devices.clone());
         let halts = self.stopper.0.clone();
-        let body = move || {
+        let body = move |door: &dyn Fn() -> bool| {
+            if !door() {
+                return;
+            }
             events.run(&devices);
             if let Some(why) = events.fault() {
                 // Nobody waits: a vCPU was first.
                 let _ = halts.send(Halt::Fault(why));
             }
         };
-        self.event_thread = Some(spawn("events".to_owned(), body)?);
+        self.event_thread = Some(self.spawn("events".to_owned(), Role::Events, body)?);
         Ok(())
     }
 
     fn start_vcpu(&mut self, id: usize, mut vcpu: VcpuFd) -> Result<(), Error> {
         let shared = Arc::clone(&self.parts.shared);
         let events = Arc::clone(&self.parts.events);
-        let last_words = LastWords { halts: self.stopper.0.clone(), events, halt: None };
-        let thread = spawn(format!("vcpu{id}"), move || last_words.say(run(&mut vcpu, &shared)))?;
+        let mut last_words = LastWords { halts: self.stopper.0.clone(), events, said: false };
+        let body = move |door: &dyn Fn() -> bool| {
+            warm_up(&mut vcpu);
+            if door() {
+                last_words.say(run(&mut vcpu, &shared));
+            }
+        };
+        let thread = self.spawn(format!("vcpu{id}"), Role::Vcpu, body)?;
         self.vcpus.push(thread);
         Ok(())
     }
 
-    /// Joins all threads: first the vCPUs, then the event thread, which hands over what devices hold.
+    /// Starts a thread, which goes through its door before it works, and not on if that is not opened.
+    fn spawn(
+        &self,
+        name: String,
+        role: Role,
+        mut body: impl FnMut(&dyn Fn() -> bool) + Send + 'static,
+    ) -> Result<Thread, Error> {
+        let doing = format!("start the thread {name}");
+        let doors = self.doors.clone();
+        let (sender, ended) = channel();
+        let work = move || {
+            body(&|| doors.as_ref().is_none_or(|doors| doors.pass(role)));
+            // Fails if nobody waits.
+            let _ = sender.send(());
+            // What a thread does at its end takes system calls that a sealed one has not; the process ends soon.
+            while doors.is_some() {
+                std::thread::park();
+            }
+        };
+        let builder = std::thread::Builder::new().name(name).stack_size(STACK_SIZE);
+        let handle = builder.spawn(work).doing(Kind::Host, || doing)?;
+        Ok(Thread { handle, ended })
+    }
+
+    /// Ends all threads: first the vCPUs, then the event thread, which hands over what devices hold.
     fn end(&mut self) {
         self.parts.shared.over.store(true, Ordering::Release);
-        for vcpu in self.vcpus.drain(..) {
-            while !vcpu.is_finished() {
+        for vcpu in std::mem::take(&mut self.vcpus) {
+            loop {
                 // Fails if the thread has just ended, which is what is wanted.
-                let _ = vcpu.kill(kick_signal());
-                let next = self.halts.recv_timeout(KICK_AGAIN);
-                debug_assert_ne!(next, Err(RecvTimeoutError::Disconnected), "we hold a sender ourselves");
+                let _ = vcpu.handle.kill(kick_signal());
+                if vcpu.ended.recv_timeout(KICK_AGAIN) != Err(RecvTimeoutError::Timeout) {
+                    break;
+                }
             }
-            join(vcpu);
+            self.join(vcpu);
         }
         self.parts.events.end();
         if let Some(thread) = self.event_thread.take() {
-            join(thread);
+            // It comes, or ends.
+            let _ = thread.ended.recv();
+            self.join(thread);
+        }
+    }
+
+    fn join(&self, thread: Thread) {
+        if self.doors.is_none() {
+            // A panic has been reported as a fault, or ended the process.
+            let _ = thread.handle.join();
         }
     }
 }
@@ -261,26 +414,28 @@ impl Drop for Live {
     }
 }
 
-/// Sends a vCPU's verdict when its thread ends, in whatever way, and closes the guest's sockets: whoever
+/// Sends a vCPU's verdict when its work ends, in whatever way, and closes the guest's sockets: whoever
 /// listens to them hears that the machine is over, and comes to wait.
 struct LastWords {
     halts: Sender<Halt>,
     events: Arc<Events>,
-    halt: Option<Halt>,
+    said: bool,
 }
 
 impl LastWords {
-    fn say(mut self, halt: Halt) {
-        self.halt = Some(halt);
+    fn say(&mut self, halt: Halt) {
+        self.said = true;
+        // Nobody waits: another vCPU was first.
+        let _ = self.halts.send(halt);
+        self.events.end();
     }
 }
 
 impl Drop for LastWords {
     fn drop(&mut self) {
-        let halt = self.halt.take().unwrap_or_else(|| Halt::Fault("a vCPU thread panicked".to_owned()));
-        // Nobody waits: another vCPU was first.
-        let _ = self.halts.send(halt);
-        self.events.end();
+        if !self.said {
+            self.say(Halt::Fault("a vCPU thread panicked".to_owned()));
+        }
     }
 }
 
@@ -297,14 +452,13 @@ fn create_vcpus(kvm: &Kvm, vm: &VmFd, count: u8) -> Result<Vec<VcpuFd>, Error> {
         .collect()
 }
 
-fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
-    let doing = format!("start the thread {name}");
-    std::thread::Builder::new().name(name).stack_size(STACK_SIZE).spawn(body).doing(Kind::Host, || doing)
-}
-
-fn join(thread: JoinHandle<()>) {
-    // A panic has been reported as a fault, or ended the process.
-    let _ = thread.join();
+/// Enters KVM without a step of the guest's. Since Linux 6.14 the first to do so makes a thread of KVM's
+/// (`kvm_mmu_start_lpage_recovery` in arch/x86/kvm/mmu/mmu.c), which nobody can once the jail is sealed.
+fn warm_up(vcpu: &mut VcpuFd) {
+    vcpu.set_kvm_immediate_exit(1);
+    // Always interrupted. Whatever else is wrong is still wrong when the guest is to run.
+    let _ = vcpu.run();
+    vcpu.set_kvm_immediate_exit(0);
 }
 
 /// The signal that takes a vCPU out of KVM_RUN.

@@ -1,6 +1,8 @@
 //! Whether this host can run guests at all, found out before anything is built.
 #![forbid(unsafe_code)]
 
+use std::fs::File;
+
 use hull_errors::Doing;
 use kvm_bindings::kvm_regs;
 use kvm_ioctls::{Cap, Kvm, VcpuExit};
@@ -8,8 +10,10 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::assembly::create_vm;
 use crate::error::{Error, Kind};
+use crate::host::HostFiles;
 use crate::layout::Region;
 use crate::memory::GuestRam;
+use crate::sys;
 
 /// The only version there is, Documentation/virt/kvm/api.rst.
 const API_VERSION: i32 = 12;
@@ -38,7 +42,7 @@ const ANSWER: u8 = 1;
 /// # Errors
 /// `NoKvm`, `NotPermitted` or `UnfitKvm`, with what would help.
 pub fn probe() -> Result<(), Error> {
-    let kvm = open()?;
+    let kvm = check(HostFiles::open()?.kvm)?;
     let doing = || "run a probe guest".to_owned();
     let vm = create_vm(&kvm)?;
     let ram = GuestRam::new(&[Region { first: 0, size: 2 << 20 }])?;
@@ -63,9 +67,9 @@ pub fn probe() -> Result<(), Error> {
     }
 }
 
-/// Opens KVM and checks that it can do what every machine needs.
-pub(crate) fn open() -> Result<Kvm, Error> {
-    let kvm = Kvm::new().map_err(|err| cannot_open(err.errno()))?;
+/// Checks that KVM can do what every machine needs.
+pub(crate) fn check(file: File) -> Result<Kvm, Error> {
+    let kvm = sys::kvm(file);
     let version = kvm.get_api_version();
     if version != API_VERSION {
         return Err(Error::new(
@@ -76,34 +80,5 @@ pub(crate) fn open() -> Result<Kvm, Error> {
     match NEEDED.iter().find(|(cap, _)| !kvm.check_extension(*cap)) {
         None => Ok(kvm),
         Some((_, name)) => Err(Error::new(Kind::UnfitKvm, format!("use KVM: it lacks {name}"))),
-    }
-}
-
-fn cannot_open(errno: i32) -> Error {
-    let (kind, what) = match errno {
-        libc::ENOENT | libc::ENXIO | libc::ENODEV => (
-            Kind::NoKvm,
-            "open /dev/kvm (load the module kvm_intel or kvm_amd; is virtualisation on in the firmware?)",
-        ),
-        libc::EACCES | libc::EPERM => (Kind::NotPermitted, "open /dev/kvm (be root or in the group kvm)"),
-        _ => (Kind::Host, "open /dev/kvm"),
-    };
-    Error::because(kind, what, std::io::Error::from_raw_os_error(errno))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_refusal_has_its_kind() {
-        for (errno, kind) in [
-            (libc::ENOENT, Kind::NoKvm),
-            (libc::ENODEV, Kind::NoKvm),
-            (libc::EACCES, Kind::NotPermitted),
-            (libc::EMFILE, Kind::Host),
-        ] {
-            assert_eq!(*cannot_open(errno).kind(), kind);
-        }
     }
 }

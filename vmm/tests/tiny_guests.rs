@@ -5,6 +5,7 @@
 
 mod assembler;
 mod hostile;
+mod jailed;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -12,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use assembler::{Code, Guest};
-use hull_vmm::{Asked, Disk, Halt, Kind, Machine, VmConfig, Vsock, VsockPort};
+use hull_vmm::{Asked, Disk, Halt, HostFiles, Kind, Machine, VmConfig, Vsock, VsockPort};
 
 /// False where there is no KVM; in CI that is a failure.
 fn kvm() -> bool {
@@ -26,6 +27,7 @@ fn kvm() -> bool {
 
 fn asked(guest: &Guest) -> Asked {
     Asked {
+        host: HostFiles::open().unwrap(),
         vcpus: 1,
         ram_mib: 32,
         kernel: guest.file(),
@@ -197,7 +199,7 @@ fn a_disk_is_read() {
     disk.write_all(&[0; 512]).unwrap();
     disk.write_all(&[0x5a; 512]).unwrap();
     let code = virtio(0, RINGS)
-        .store(NOTIFY, 0)
+        .ring(0)
         // Served before the write returns: one used entry, status 0, the data.
         .expect(USED_INDEX, 1 << 16)
         .expect(BUFFER + 0x600, 0)
@@ -221,7 +223,7 @@ fn a_broken_ring_costs_the_device_and_not_the_machine() {
         return;
     }
     let code = virtio(0, RINGS)
-        .store(NOTIFY, 0)
+        .ring(0)
         .expect(0xd000_0070, 15 | 64)
         .store(0xd000_0070, 0)
         .expect(0xd000_0070, 0)
@@ -244,7 +246,7 @@ fn an_interrupt_arrives_where_the_ioapic_sends_it() {
         // Pin 1, vector 0x31, to the first local APIC.
         .store(0xfec0_0000, 0x12)
         .store(0xfec0_0010, 0x31)
-        .store(NOTIFY, 0)
+        .ring(0)
         .wait_for_interrupt()
         .expect(0xd000_0060, 1)
         .power_off(42)

@@ -17,11 +17,15 @@ use crate::{Error, Kind};
 const FILE_MAX: u64 = 1 << 20;
 
 /// The folders that are looked into, and the kinds that may be in each.
-pub(super) const FOLDERS: [(&str, &[&str]); 3] =
-    [("auth.d", &["auth", "dockerAuth"]), ("paths.d", &["paths"]), ("stage1.d", &["stage1"])];
+pub(super) const FOLDERS: [(&str, &[&str]); 4] = [
+    ("auth.d", &["auth", "dockerAuth"]),
+    ("ids.d", &["ids"]),
+    ("paths.d", &["paths"]),
+    ("stage1.d", &["stage1"]),
+];
 
-/// Those that say where things are.
-pub(super) const PLACES: [(&str, &[&str]); 1] = [("paths.d", &["paths"])];
+/// Those that say where things are, and who.
+pub(super) const PLACES: [(&str, &[&str]); 2] = [("ids.d", &["ids"]), ("paths.d", &["paths"])];
 
 /// A settings file of a known kind, version 1.
 #[derive(Debug)]

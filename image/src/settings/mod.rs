@@ -1,7 +1,7 @@
 //! The files below `/usr/lib/hull`, `/etc/hull` and `--user-config` that tell hull how to fetch.
 //!
 //! Each says what it is: `{"hullKind": "auth", "hullVersion": "v1", …}`; rkt's `rktKind` and `rktVersion` do as well.
-//! `auth.d` holds the kinds `auth` and `dockerAuth`, `paths.d` the kind `paths`, `stage1.d` the kind `stage1`.
+//! `auth.d` holds the kinds `auth` and `dockerAuth`, `ids.d`, `paths.d` and `stage1.d` the kinds `ids`, `paths` and `stage1`.
 
 mod auth;
 pub(crate) mod certificates;
@@ -20,7 +20,7 @@ use url::Url;
 
 pub(crate) use auth::{AwsKeys, Credentials, Login};
 use document::{Document, Folder};
-pub use places::Stage1;
+pub use places::{Ids, Stage1};
 
 use crate::{Error, SettingsFolders};
 
@@ -32,6 +32,7 @@ pub struct Settings {
     data: Option<PathBuf>,
     stage1_images: Option<PathBuf>,
     stage1: Stage1,
+    ids: Option<Ids>,
     warnings: Vec<String>,
 }
 
@@ -45,7 +46,7 @@ impl Settings {
         Self::load_from(folders, &document::FOLDERS)
     }
 
-    /// Reads only what says where things are, and so nothing that is secret or wrong elsewhere.
+    /// Reads only what says where things are, and who, and so nothing that is secret or wrong elsewhere.
     ///
     /// # Errors
     /// As [`Settings::load`].
@@ -71,6 +72,7 @@ impl Settings {
             "auth" => auth::add_domains(document, said, &mut self.auth)?,
             "dockerAuth" => auth::add_registries(document, said, &mut self.registries)?,
             "paths" => places::add_paths(document, said, &mut self.data, &mut self.stage1_images)?,
+            "ids" => places::add_ids(document, said, &mut self.ids)?,
             _ => places::add_stage1(document, said, &mut self.stage1)?,
         }
         self.warnings.extend(document.warning());
@@ -83,6 +85,7 @@ impl Settings {
         self.data = later.data.or(self.data.take());
         self.stage1_images = later.stage1_images.or(self.stage1_images.take());
         self.stage1.replace(later.stage1);
+        self.ids = later.ids.or(self.ids);
         self.warnings.extend(later.warnings);
     }
 
@@ -111,6 +114,11 @@ impl Settings {
         &self.stage1
     }
 
+    /// The user ids for the machines of pods.
+    pub fn ids(&self) -> Option<Ids> {
+        self.ids
+    }
+
     /// What is odd about the files, a sentence each: credentials that everybody on the host can read.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -137,7 +145,8 @@ impl Settings {
             "stage1-images": path(&self.stage1_images).unwrap_or_default(),
         });
         let others = [document("paths", paths), document("stage1", self.stage1.to_json())];
-        json!({ "stage0": auth.chain(registries).chain(others).collect::<Vec<_>>() })
+        let ids = self.ids.map(|ids| document("ids", json!({ "first": ids.first, "count": ids.count })));
+        json!({ "stage0": auth.chain(registries).chain(others).chain(ids).collect::<Vec<_>>() })
     }
 }
 
@@ -158,7 +167,7 @@ pub(crate) mod fuzzing {
 
 /// A way in for the fuzzer.
 pub(crate) fn fuzz(bytes: &[u8]) {
-    let kinds = ["auth", "dockerAuth", "paths", "stage1"];
+    let kinds = ["auth", "dockerAuth", "ids", "paths", "stage1"];
     if let Ok(document) = Document::of("x".into(), bytes, &kinds) {
         let _ = Settings::default().add(&document, &mut Folder::default()); // Refusing is right; panicking is not.
     }

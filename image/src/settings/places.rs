@@ -1,4 +1,4 @@
-//! Where things are: the kinds `paths` and `stage1`.
+//! Where things are, and who: the kinds `paths`, `stage1` and `ids`.
 
 use std::path::PathBuf;
 
@@ -13,6 +13,15 @@ struct Paths {
     data: Option<PathBuf>,
     #[serde(rename = "stage1-images")]
     stage1_images: Option<PathBuf>,
+}
+
+/// The user ids that are hull's to give to the machines of its pods (`ids.d`), each with the group id of its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Ids {
+    /// Never 0, which is root's.
+    pub first: u32,
+    /// At least one; `first + count` is a number.
+    pub count: u32,
 }
 
 /// The stage1 to use where the command line names none (`stage1.d`).
@@ -60,6 +69,16 @@ pub(super) fn add_paths(
         said.says(document, format!("`{key}`"))?;
         *place = Some(path);
     }
+    Ok(())
+}
+
+pub(super) fn add_ids(document: &Document, said: &mut Folder, ids: &mut Option<Ids>) -> Result<(), Error> {
+    let got: Ids = document.parse()?;
+    if got.first == 0 || got.count == 0 || got.first.checked_add(got.count).is_none() {
+        return Err(document.wrong("from `first` on there are no `count` ids that are not root's"));
+    }
+    said.says(document, "the range of ids".into())?;
+    *ids = Some(got);
     Ok(())
 }
 

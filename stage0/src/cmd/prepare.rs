@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use hull_errors::Doing;
-use hull_image::{Image, ImageKind, PullPolicy, Store};
+use hull_image::{Image, ImageKind, PullPolicy, Settings, Store};
 use hull_network::Networking;
-use hull_pod::contract::{self, Machine};
+use hull_pod::contract::{self, IdRange, Machine};
 use hull_pod::dir::{CONTRACT, MANIFEST};
 use hull_pod::manifest::{
     App, COPY_UP, Event, EventHandler, Isolator, MountPoint, NameValue, Port, RuntimeApp, RuntimeImage,
@@ -384,7 +384,10 @@ fn machine(args: &PodArgs, host: &Host) -> Result<Machine, Error> {
         }
         None => host.installed(KERNEL)?,
     };
-    Ok(Machine { kernel, vcpus: args.vm_cpus.unwrap_or(1), ram_mib: args.vm_memory.unwrap_or(RAM_MIB) })
+    let settings = Settings::load_places(&host.settings).doing(Kind::Host, || "read the settings".into())?;
+    let ids = settings.ids().map(|ids| IdRange { first: ids.first, count: ids.count }).unwrap_or_default();
+    let (vcpus, ram_mib) = (args.vm_cpus.unwrap_or(1), args.vm_memory.unwrap_or(RAM_MIB));
+    Ok(Machine { kernel, vcpus, ram_mib, ids })
 }
 
 /// An option that would have no effect is a misunderstanding, not a wish.

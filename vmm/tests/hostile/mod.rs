@@ -10,7 +10,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use super::assembler::{Code, Guest};
-use super::{BUFFER, NEXT, NOTIFY, POWER_OFF_42, RINGS, USED_INDEX, WRITE, asked, kvm, virtio_with};
+use super::{BUFFER, NEXT, POWER_OFF_42, RINGS, USED_INDEX, WRITE, asked, kvm, virtio_with};
 use hull_vmm::{Asked, Disk, Halt, Machine, Net, VmConfig, Vsock, VsockPort, open_tap};
 
 const DEVICE: u32 = 0xd000_0000;
@@ -104,10 +104,10 @@ fn check_ring(rule: &str, want: [End; KINDS], break_it: fn(Device, &mut Guest)) 
         let status = if end == Lost { LIVE | NEEDS_RESET } else { LIVE };
         let code = device
             .live(RINGS)
-            .store(NOTIFY, device.queue())
+            .ring(device.queue())
             .expect(STATUS, status)
             // It does not move while it is lost; a reset ends that.
-            .store(NOTIFY, device.queue())
+            .ring(device.queue())
             .expect(STATUS, status)
             .store(STATUS, 0)
             .expect(STATUS, 0)
@@ -201,7 +201,7 @@ fn check_registers(rule: &str, break_it: fn(Device, Code) -> Code) {
         let code = break_it(device, Code::new().map_devices()).store(STATUS, 0);
         let code = code
             .then(device.live(RINGS))
-            .store(NOTIFY, device.queue())
+            .ring(device.queue())
             .expect(USED_INDEX, 1 << 16)
             .expect(STATUS, LIVE)
             .power_off(42);
@@ -257,12 +257,10 @@ fn a_handshake_out_of_order_leads_nowhere() {
         let code = code.store(STATUS, 1).store(STATUS, 3).store(DEVICE + 0x24, 1);
         code.store(DEVICE + 0x20, u32::MAX).store(STATUS, 11).expect(STATUS, 3)
     });
-    check_registers("rung before it is live", |device, code| {
-        code.store(NOTIFY, device.queue()).expect(USED_INDEX, 0)
-    });
+    check_registers("rung before it is live", |device, code| code.ring(device.queue()).expect(USED_INDEX, 0));
     check_registers("queues that do not exist", |device, code| {
         let code = code.then(device.live(0x60_0000));
-        let code = code.store(NOTIFY, 7).store(NOTIFY, 0xffff).store(NOTIFY, u32::MAX);
+        let code = code.ring(7).ring(0xffff).ring(u32::MAX);
         code.store(DEVICE + 0x30, 9).store(DEVICE + 0x44, 1).expect(DEVICE + 0x44, 0).expect(STATUS, LIVE)
     });
 }
@@ -287,7 +285,7 @@ fn a_queue_behind_the_end_of_ram_is_never_ready() {
 fn a_reset_in_the_middle_forgets_what_was_posted() {
     check_registers("reset between posting and ringing", |device, code| {
         let code = code.then(device.live(RINGS)).store(STATUS, 0);
-        code.store(NOTIFY, device.queue()).expect(USED_INDEX, 0).expect(STATUS, 0)
+        code.ring(device.queue()).expect(USED_INDEX, 0).expect(STATUS, 0)
     });
 }
 
@@ -315,7 +313,7 @@ fn rings_that_overlap_end_somehow() {
         ] {
             code = code.store(DEVICE + register, value);
         }
-        let code = (0..4).fold(code, |code, _| code.store(NOTIFY, device.queue()));
+        let code = (0..4).fold(code, |code, _| code.ring(device.queue()));
         let mut guest = Guest::new(code.store(STATUS, 0).expect(STATUS, 0).power_off(42));
         guest.data(RINGS, &[1, 0, 1, 0].repeat(64));
         assert_eq!(device.run(&guest), POWER_OFF_42, "{device:?} {shift}");

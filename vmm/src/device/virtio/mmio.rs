@@ -49,6 +49,10 @@ enum Access {
     Both,
 }
 
+/// The two registers that make a device work.
+pub(crate) const QUEUE_NOTIFY: u64 = 0x050;
+pub(crate) const STATUS: u64 = 0x070;
+
 /// Section 4.2.2, in the order of the standard. All registers are 4 bytes wide.
 const REGS: &[(u64, Reg, Access)] = &[
     (0x000, Reg::MagicValue, Access::Read),
@@ -63,10 +67,10 @@ const REGS: &[(u64, Reg, Access)] = &[
     (0x034, Reg::QueueNumMax, Access::Read),
     (0x038, Reg::QueueNum, Access::Write),
     (0x044, Reg::QueueReady, Access::Both),
-    (0x050, Reg::QueueNotify, Access::Write),
+    (QUEUE_NOTIFY, Reg::QueueNotify, Access::Write),
     (0x060, Reg::InterruptStatus, Access::Read),
     (0x064, Reg::InterruptAck, Access::Write),
-    (0x070, Reg::Status, Access::Both),
+    (STATUS, Reg::Status, Access::Both),
     (0x080, Reg::QueueDescLow, Access::Write),
     (0x084, Reg::QueueDescHigh, Access::Write),
     (0x090, Reg::QueueDriverLow, Access::Write),

@@ -1,6 +1,5 @@
 //! The pod's cgroup: `hull/UUID` in the version 2 hierarchy, wherever this host has that.
 
-use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -8,16 +7,18 @@ use std::path::{Path, PathBuf};
 
 use hull_errors::Doing;
 use hull_pod::dir::{self, SUBCGROUP};
-use hull_stage1::{Kind, Pod};
 
-use crate::{Error, sys};
+use crate::{Error, Kind, Pod};
 
 /// The controllers that a pod's limits will be written to. Others are left as the host has them.
 const CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];
 
 /// Makes the pod's cgroup. `None`: this host has no version 2 hierarchy that we may write to, and nothing
 /// that the pod asks for needs one.
-pub(crate) fn make(pod: &Pod) -> Result<Option<PathBuf>, Error> {
+///
+/// # Errors
+/// The host's.
+pub fn make(pod: &Pod) -> Result<Option<PathBuf>, Error> {
     let mounts = read("/proc/self/mountinfo")?;
     let Some(top) = find_mount(&mounts) else { return Ok(None) };
     let base = delegated(&top, &read("/proc/self/cgroup")?).unwrap_or(top);
@@ -87,9 +88,11 @@ fn unescape(text: &str) -> PathBuf {
 fn delegated(top: &Path, own: &str) -> Option<PathBuf> {
     let path = own.lines().find_map(|line| line.strip_prefix("0::/")).filter(|path| !path.is_empty())?;
     let own = top.join(path);
-    let name = CString::new(own.as_os_str().as_bytes()).ok()?;
-    let marks = [c"trusted.delegate", c"user.delegate"];
-    marks.iter().any(|mark| sys::attribute_is_one(&name, mark)).then_some(own)
+    let is_one = |mark: &&str| {
+        let mut value = [0; 2];
+        rustix::fs::getxattr(&own, *mark, &mut value) == Ok(1) && value[0] == b'1'
+    };
+    ["trusted.delegate", "user.delegate"].iter().any(is_one).then_some(own)
 }
 
 #[cfg(test)]

@@ -117,12 +117,12 @@ fn header(layer: &mut Vec<u8>, kind: u8, path: &[u8], size: usize, target: &[u8]
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
     // Longer ones are cut: into names that end in the middle.
     put(0, &path[..path.len().min(100)]);
-    put(100, b"0000755\x000000000\x000000000\0");
-    put(124, format!("{size:011o}\00000000000\0        ").as_bytes());
+    put(100, b"0000755\x000000000\x000000000\x00");
+    put(124, format!("{size:011o}\x0000000000000\0        ").as_bytes());
     put(156, &[kind]);
     put(157, &target[..target.len().min(100)]);
     put(257, b"ustar\x0000");
-    put(329, b"0000001\x000000003\0");
+    put(329, b"0000001\x000000003\x00");
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     layer.extend_from_slice(&header);
@@ -136,8 +136,9 @@ mod tests {
     fn seeds_make_images_and_not_only_refusals() {
         let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/converter-conversion");
         for seed in std::fs::read_dir(corpus).unwrap() {
-            let bytes = std::fs::read(seed.unwrap().path()).unwrap();
-            assert!(hull_converter::fuzzing::conversion(&layers(&bytes)).is_some(), "{bytes:?}");
+            let path = seed.unwrap().path();
+            let layers = layers(&std::fs::read(&path).unwrap());
+            assert!(hull_converter::fuzzing::conversion(&layers).is_some(), "{}", path.display());
         }
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct TarStream<R> {
     input: R,
     /// Named in errors.
     archive: String,
+    /// The path of the current entry; empty before the first. Named in errors.
+    current: Vec<u8>,
     /// Bytes of the current entry's content that were not read.
     remaining: u64,
     /// Bytes after the content up to the next block.
@@ -74,7 +76,7 @@ impl<R: BufRead> TarStream<R> {
 
     /// Reads from a header in the middle of an archive.
     pub(crate) fn starting_at(position: u64, input: R, archive: impl Into<String>) -> Self {
-        Self { input, archive: archive.into(), remaining: 0, padding: 0, position }
+        Self { input, archive: archive.into(), current: Vec::new(), remaining: 0, padding: 0, position }
     }
 
     /// The next member; what is left of the current one's content is skipped.
@@ -184,6 +186,7 @@ impl<R: BufRead> TarStream<R> {
             return Err(self.corrupt_entry(&path, "its name is given twice, in two formats"));
         }
         self.check_name(&path, &path)?;
+        path.clone_into(&mut self.current);
         let stored = said.pax.size.unwrap_or(size);
         let attributes = attributes(header, &said.pax).map_err(|e| self.corrupt_entry(&path, &e))?;
         let mut link = said.pax.link_path.take().or(said.long_link.take());
@@ -346,7 +349,16 @@ impl<R: BufRead> TarStream<R> {
     }
 
     fn corrupt_at(&self, position: u64, text: &str) -> Error {
-        Error::new(Kind::Corrupt, format!("read {} at byte {position}: {text}", self.archive))
+        Error::new(Kind::Corrupt, format!("{}: {text}", self.reading_at(position)))
+    }
+
+    fn reading_at(&self, position: u64) -> String {
+        let place = match (&*self.current, self.remaining) {
+            (b"", _) => String::new(),
+            (path, 0) => format!(", after entry `{}`", shown(path)),
+            (path, _) => format!(", in entry `{}`", shown(path)),
+        };
+        format!("read {} at byte {position}{place}", self.archive)
     }
 
     fn corrupt_entry(&self, path: &[u8], text: &str) -> Error {
@@ -357,8 +369,7 @@ impl<R: BufRead> TarStream<R> {
         if error.kind() == io::ErrorKind::UnexpectedEof {
             return self.truncated();
         }
-        let doing = format!("read {} at byte {}", self.archive, self.position);
-        Error::because(reading(&error), doing, error)
+        Error::because(reading(&error), self.reading_at(self.position), error)
     }
 }
 

@@ -17,6 +17,8 @@ pub(super) struct Pax {
     pub(super) gid: Option<u64>,
     pub(super) modified: Option<Time>,
     pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Bytes of all names and values that were ever set.
+    xattrs_total: usize,
     pub(super) sparse: PaxSparse,
 }
 
@@ -80,9 +82,10 @@ impl Pax {
                 value.len()
             ));
         }
+        // What a repeated name replaces counts too: summing up what is there each time would be quadratic.
+        self.xattrs_total += name.len() + value.len();
         self.xattrs.insert(name.to_vec(), value.to_vec());
-        let total: usize = self.xattrs.iter().map(|(n, v)| n.len() + v.len()).sum();
-        if total > XATTRS_TOTAL_MAX {
+        if self.xattrs_total > XATTRS_TOTAL_MAX {
             return Err(format!("more than {XATTRS_TOTAL_MAX} bytes of extended attributes"));
         }
         Ok(())

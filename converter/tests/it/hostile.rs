@@ -427,12 +427,12 @@ const KINDS: &[Kind] = &[
     kind(
         "half a content",
         || new().raw(b"a", b'0', b"x", |h| h[SIZE..SIZE + 12].copy_from_slice(b"00000010000\0")).cut(),
-        Refused("ends in the middle"),
+        Refused("in entry `a`: the archive ends in the middle"),
     ),
     kind(
         "zeros in the middle",
         || new().file("a").bytes(&[0; 512]).file("b").done(),
-        Refused("a block of zeros in the middle"),
+        Refused("after entry `a`: a block of zeros in the middle"),
     ),
     kind("two archives in one", || new().file("a").bytes(&[0; 1024]).file("b").done(), Accepted),
     kind("garbage after the end", || new().file("a").bytes(&[0; 1024]).bytes(&[7; 5000]).cut(), Accepted),

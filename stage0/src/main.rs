@@ -4,6 +4,9 @@
 //! reads the directories that stage0 and stage1 write.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod output;
+
 mod cli;
 mod cmd;
 mod complete;

@@ -32,6 +32,22 @@ pub(crate) fn every_format_gives_the_same_root(flavour: Flavour) {
 }
 
 #[test]
+fn a_reader_that_goes_away_breaks_no_command() {
+    let hull = Hull::new();
+    hull.hull(&["fetch", UNSIGNED, &Image::standard().reference()]).success();
+    for words in [["image", "list"].as_slice(), &["image", "list", "--format=json"], &["version"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = hull.command(words).stdout(writer).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{words:?}: {output:?}");
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = hull.command(words).stdout(full).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(254) && stderr.contains("No space left"), "{words:?}: {stderr}");
+    }
+}
+
+#[test]
 fn the_second_run_of_an_image_converts_nothing() {
     let hull = Hull::new();
     for image in [Builder::standard().oci(), Builder::standard().docker_archive(), Builder::standard().aci()]

@@ -46,8 +46,12 @@ pub(crate) fn writing(error: &io::Error) -> Kind {
 
 /// What a user can do about a failure to write; nothing to say for most.
 pub(crate) fn way_out(error: &io::Error) -> &'static str {
-    match writing(error) {
-        Kind::NoSpace => " (free some space, or remove images and pods that are no longer needed)",
+    match (writing(error), error.kind()) {
+        (Kind::NoSpace, _) => " (free some space, or remove images and pods that are no longer needed)",
+        (_, io::ErrorKind::PermissionDenied) => {
+            " (this user may not: run it as root, or choose another place)"
+        }
+        (_, io::ErrorKind::ReadOnlyFilesystem) => " (mount it writable, or choose another place)",
         _ => "",
     }
 }

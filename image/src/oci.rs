@@ -67,9 +67,13 @@ impl<'a> LayoutImage<'a> {
     /// its name where the layout has none.
     pub(crate) fn choose(layout: &'a Layout, tag: Option<&str>, path: &Path) -> Result<Self, Error> {
         let shown = layout.shown();
-        let index = layout
-            .open("index.json")?
-            .ok_or_else(|| Error::new(Kind::NotAnImage, format!("read {shown}: no `index.json` in it")))?;
+        let index = layout.open("index.json")?.ok_or_else(|| {
+            let why = match layout {
+                Layout::Folder(folder) if !folder.exists() => "there is no such folder",
+                _ => "no `index.json` in it",
+            };
+            Error::new(Kind::NotAnImage, format!("read {shown}: {why}"))
+        })?;
         let mut text = Vec::new();
         let read = index.take(DOCUMENT_MAX + 1).read_to_end(&mut text);
         read.doing(Kind::Host, || format!("read `index.json` of {shown}"))?;

@@ -72,7 +72,8 @@ impl Failure {
         let hint = tls_hint(&error);
         let unknown = is_unknown_name(&error);
         let refused = error.is_builder() || error.is_redirect() || hint.is_some() || unknown;
-        let hint = hint.unwrap_or_default();
+        let is_tls = error.url().is_some_and(|url| url.scheme() == "https");
+        let hint = hint.or_else(|| hung_up_hint(&error).filter(|_| is_tls)).unwrap_or_default();
         // The URL may hold a secret (a signed address we were redirected to) and is named anyway.
         let error = Error::because(Kind::Network, format!("{what}{hint}"), error.without_url());
         if refused { Failure::Lasting(error) } else { Failure::Passing(error, None) }
@@ -120,6 +121,24 @@ fn tls_hint(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     // An I/O error names what is inside its own inside as its source.
     let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     inside.and_then(|inside| tls_hint(inside)).or_else(|| error.source().and_then(tls_hint))
+}
+
+/// A server that refuses us says so by an alert, which is lost where its end of the connection reaches us first: it may
+/// be that. It may as well be a passing trouble.
+fn hung_up_hint(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    const HUNG_UP: [io::ErrorKind; 4] = [
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::ConnectionAborted,
+        io::ErrorKind::BrokenPipe,
+        io::ErrorKind::UnexpectedEof,
+    ];
+    if error.downcast_ref::<io::Error>().is_some_and(|error| HUNG_UP.contains(&error.kind())) {
+        return Some(
+            " (it hung up without a word: if it wants a certificate of ours, put `client.cert` and `client.key` into \
+             `certs.d/HOST` of hull's settings)",
+        );
+    }
+    error.source().and_then(hung_up_hint)
 }
 
 /// What getaddrinfo(3) says of names that are none, as glibc words it (`EAI_NONAME`, `EAI_NODATA`); the standard
@@ -264,6 +283,18 @@ mod tests {
         assert_eq!(patience.wait(9, None), None);
         assert_eq!(patience.wait(1, Some(Duration::from_secs(60))), Some(Duration::from_secs(60)));
         assert_eq!(patience.wait(1, Some(Duration::from_secs(121))), None);
+    }
+
+    #[test]
+    fn a_server_that_hangs_up_may_want_a_certificate() {
+        for kind in [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe, io::ErrorKind::UnexpectedEof]
+        {
+            assert!(hung_up_hint(&io::Error::from(kind)).is_some_and(|hint| hint.contains("client.cert")));
+            let outside = Error::because(Kind::Network, "ask it", io::Error::from(kind));
+            assert!(hung_up_hint(&outside).is_some(), "{kind}");
+        }
+        assert!(hung_up_hint(&io::Error::from(io::ErrorKind::ConnectionRefused)).is_none());
+        assert!(hung_up_hint(&io::Error::from(io::ErrorKind::TimedOut)).is_none());
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use crate::appc::AciFetcher;
-use crate::digest::ImageId;
 use crate::import::{self, Guessed, Remembered};
 use crate::names::NamedImage;
 use crate::registry::{self, Registry};
@@ -130,18 +130,29 @@ impl Fetcher<'_> {
         }
     }
 
+    /// What the store has counts as long as the policy asks for what it asked for when that was admitted.
     fn of_registry(&self, name: &registry::Name) -> Result<Imported, Error> {
         let known = self.store.named(&key(name))?;
-        let known = known.filter(|known| known.admitted || self.options.insecure.image);
+        if known.is_none() && self.options.pull == PullPolicy::Never {
+            let text = format!("find image {name}: it is not in the store (--pull-policy=new fetches it)");
+            return Err(Error::new(Kind::NotFound, text));
+        }
+        let checks = !self.options.insecure.image;
+        let rule = if checks { self.policy()?.rule(name)? } else { None };
+        let holds = |known: &NamedImage| known.admitted && rule.is_some() && known.rule == rule;
+        let known = known.filter(|known| !checks || holds(known));
         match (self.options.pull, known) {
             (PullPolicy::New | PullPolicy::Never, Some(known)) => self.known(&known),
             // What a digest names does not change.
             (PullPolicy::Update, Some(known)) if name.digest().is_some() => self.known(&known),
-            (PullPolicy::Never, None) => Err(Error::new(
-                Kind::NotFound,
-                format!("find image {name}: it is not in the store (--pull-policy=new fetches it)"),
-            )),
-            (_, known) => self.ask_registry(name, known),
+            (PullPolicy::Never, None) => {
+                let text = format!(
+                    "find image {name}: the store has it, but it was not admitted by what the policy asks for now \
+                     (--pull-policy=new asks the registry again)"
+                );
+                Err(Error::new(Kind::Untrusted, text))
+            }
+            (_, known) => self.ask_registry(name, known, rule),
         }
     }
 
@@ -150,7 +161,12 @@ impl Fetcher<'_> {
         Ok(Imported { image: self.store.get(&known.image)?, converted: false })
     }
 
-    fn ask_registry(&self, name: &registry::Name, known: Option<NamedImage>) -> Result<Imported, Error> {
+    fn ask_registry(
+        &self,
+        name: &registry::Name,
+        known: Option<NamedImage>,
+        rule: Option<String>,
+    ) -> Result<Imported, Error> {
         let settings = Settings::load(self.settings)?;
         settings.warnings().iter().for_each(|warning| self.progress.warn(warning));
         let registry = Registry::new(
@@ -165,15 +181,21 @@ impl Fetcher<'_> {
             && known.digest.is_some()
             && known.digest == registry.digest_of(name)?.map(|digest| digest.to_string())
         {
-            self.remember(name, &known.image, known.digest.clone(), known.admitted)?;
+            let again = NamedImage { fetched: SystemTime::now(), ..known.clone() };
+            self.store.put_name(&again)?;
             return self.known(&known);
         }
         let blobs = self.store.blobs();
         let resolved = registry.resolve(name, blobs)?;
         let admitted = self.judge(name, &resolved)?;
         let imported = self.store.make(&resolved.id(), || resolved.pull(&admitted, blobs))?;
-        let digest = Some(resolved.named().to_string());
-        self.remember(name, &imported.image.id, digest, !self.options.insecure.image)?;
+        self.store.put_name(&NamedImage {
+            digest: Some(resolved.named().to_string()),
+            admitted: !self.options.insecure.image,
+            rule,
+            latest: name.tag() == Some("latest"),
+            ..NamedImage::new(key(name), imported.image.id.clone())
+        })?;
         self.store.touch(&imported.image.id);
         Ok(imported)
     }
@@ -187,18 +209,6 @@ impl Fetcher<'_> {
         let admitted = self.policy()?.judge(&wanted, resolved, &Rollback::new(self.store.folder()))?;
         self.progress.note(&admitted.to_string());
         Ok(admitted)
-    }
-
-    fn remember(
-        &self,
-        name: &registry::Name,
-        image: &ImageId,
-        digest: Option<String>,
-        admitted: bool,
-    ) -> Result<(), Error> {
-        let latest = name.tag() == Some("latest");
-        let named = NamedImage::new(key(name), image.clone());
-        self.store.put_name(&NamedImage { digest, admitted, latest, ..named })
     }
 }
 

@@ -38,6 +38,10 @@ pub struct NamedImage {
     /// It was fetched with everything checked that the settings ask for.
     #[serde(default)]
     pub admitted: bool,
+    /// What the policy asked for then. An image that was admitted by another rule than there is now is asked about
+    /// again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// The name says no version, so it leads to the newest that there was.
     pub latest: bool,
 }
@@ -54,6 +58,7 @@ impl NamedImage {
             fresh_until: None,
             etag: None,
             admitted: false,
+            rule: None,
             latest: false,
         }
     }

@@ -1,7 +1,7 @@
 //! Images of registries that must be signed with a key.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hull_tests::cosign::Cosign;
@@ -14,6 +14,9 @@ use serde_json::json;
 struct Fixture {
     registry: Registry,
     cosign: Cosign,
+    /// Public keys.
+    ann: PathBuf,
+    eve: PathBuf,
     data: Hull,
 }
 
@@ -22,10 +25,9 @@ impl Fixture {
     fn new(identity: &str) -> Self {
         let (registry, cosign, data) = (Registry::plain(), Cosign::new(), Hull::new());
         registry.reach(data.settings());
-        let key = cosign.key("ann");
-        cosign.key("eve");
-        require(data.settings(), registry.host(), &key, identity);
-        Self { registry, cosign, data }
+        let (ann, eve) = (cosign.key("ann"), cosign.key("eve"));
+        require(data.settings(), registry.host(), &ann, identity);
+        Self { registry, cosign, ann, eve, data }
     }
 
     fn fetch(&self, name: &str) -> Ended {
@@ -85,6 +87,41 @@ fn only_what_the_key_of_the_policy_signed_is_fetched() {
     let output = skopeo.args([signature(&digest), signature(&changed)]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     fixture.fetch("team/app:1").failure(&["trust image", "it is for another image", &digest]);
+}
+
+#[test]
+fn who_is_trusted_no_more_counts_no_more_for_what_the_store_has() {
+    let fixture = Fixture::new("matchRepository");
+    let digest = fixture.registry.push(&Image::standard(), "team/app:1");
+    fixture.cosign.sign_tag("ann", &fixture.pinned("team/app", &digest));
+    fixture.fetch("team/app:1").success();
+    let image = format!("docker://{}/team/app:1", fixture.registry.host());
+    let prepare = |options: &[&str]| {
+        let words = [["prepare", "--stage1=fly"].as_slice(), options, &[&image, "--", "/bin/true"]].concat();
+        finish(fixture.registry.command(&fixture.data, &words))
+    };
+    let settings = fixture.data.settings().to_owned();
+    let policy = settings.join("policy.json");
+    let ann = fs::read(&policy).unwrap();
+    prepare(&["--pull-policy=never"]).success();
+    // Another key for the name.
+    require(&settings, fixture.registry.host(), &fixture.eve, "matchRepository");
+    prepare(&["--pull-policy=never"])
+        .failure(&["not admitted by what the policy asks for now", "--pull-policy=new"]);
+    prepare(&[]).failure(&["trust image", "it was not made by the key of the policy"]);
+    // No image of that name at all.
+    fs::write(&policy, json!({ "default": [{ "type": "reject" }] }).to_string()).unwrap();
+    prepare(&[]).failure(&["trust image", "rejects it (`default`)"]);
+    // Nothing said of the name any more.
+    fs::remove_file(&policy).unwrap();
+    prepare(&[]).failure(&["trust image", "no policy says what it needs"]);
+    prepare(&["--insecure-options=image"]).success();
+    // What is trusted again needs no registry.
+    fs::write(&policy, ann).unwrap();
+    prepare(&["--pull-policy=never"]).success();
+    // The key is another one, in a file of the same name.
+    fs::copy(&fixture.eve, &fixture.ann).unwrap();
+    prepare(&[]).failure(&["trust image", "it was not made by the key of the policy"]);
 }
 
 #[test]

@@ -30,7 +30,7 @@ use super::cosign;
 use super::identity::Identity;
 use super::rollback::Rollback;
 use super::text::printable;
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::registry::Name;
 use crate::{Error, Kind, SettingsFolders};
 
@@ -187,6 +187,26 @@ impl Policy {
             }
         }
         Ok(policy)
+    }
+
+    /// What an image of that name needs, as far as that can be said before the registry is asked: a text that
+    /// changes whenever the policy asks for something else, or for another key. `None` if nothing is said of a tag.
+    ///
+    /// # Errors
+    /// [`Kind::Untrusted`] if no image of that name may be used, [`Kind::Host`] for a key that cannot be read.
+    pub(crate) fn rule(&self, name: &Name) -> Result<Option<String>, Error> {
+        let identity = Identity::of(name);
+        let Some((entry, requirements)) =
+            self.requirements(Transport::Docker, &scope::of_registry(&identity))
+        else {
+            return Ok(name.digest().map(|_| "its digest".into()));
+        };
+        if requirements.iter().any(|requirement| matches!(requirement, Requirement::Reject)) {
+            return Err(self.rejected(&identity.text(), &entry));
+        }
+        let texts = requirements.iter().map(Requirement::text).collect::<Result<Vec<_>, _>>()?;
+        let digest = Digest::of(Algorithm::Sha256, texts.join("\n").as_bytes());
+        Ok(Some(digest.to_string()))
     }
 
     /// Whether an image of a registry may be used. Asks the registry for signatures if the policy does.

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use hull_errors::Doing;
 
 use super::json::{Members, Place};
+use crate::digest::{Algorithm, Digest};
 use crate::registry::canonical_host;
 use crate::trust::cosign::{KEY_FILE_MAX, Key};
 use crate::trust::identity::{Identity, SignedIdentity};
@@ -35,31 +36,61 @@ pub(super) struct Signed {
 enum KeySource {
     /// Read when it is needed: a key that is missing is in the way of nothing else.
     File(PathBuf),
-    Here(Key),
+    Here(Vec<u8>),
 }
 
 impl Signed {
     pub(super) fn keys(&self) -> Result<Vec<Key>, Error> {
         self.keys.iter().map(KeySource::key).collect()
     }
+
+    /// What tells this requirement from every other: the keys themselves, and whose signatures count.
+    fn text(&self) -> Result<String, Error> {
+        let mut keys = Vec::new();
+        for source in &self.keys {
+            keys.push(Digest::of(Algorithm::Sha256, &source.read()?).to_string());
+        }
+        Ok(format!("signed by {} as {:?}", keys.join(" or "), self.identity))
+    }
 }
 
 impl KeySource {
     fn key(&self) -> Result<Key, Error> {
+        Key::parse(&self.read()?).map_err(|cause| Error::because(Kind::Untrusted, self.doing(), cause))
+    }
+
+    fn read(&self) -> Result<Vec<u8>, Error> {
         let path = match self {
-            KeySource::Here(key) => return Ok(key.clone()),
+            KeySource::Here(bytes) => return Ok(bytes.clone()),
             KeySource::File(path) => path,
         };
-        let doing = || format!("read the public key {}, which the policy names", path.display());
         let mut bytes = Vec::new();
         let read =
             File::open(path).and_then(|file| file.take(KEY_FILE_MAX as u64 + 1).read_to_end(&mut bytes));
-        read.doing(Kind::Host, doing)?;
-        Key::parse(&bytes).map_err(|cause| Error::because(Kind::Untrusted, doing(), cause))
+        read.doing(Kind::Host, || self.doing())?;
+        Ok(bytes)
+    }
+
+    fn doing(&self) -> String {
+        match self {
+            KeySource::Here(_) => "read a public key in the policy".into(),
+            KeySource::File(path) => {
+                format!("read the public key {}, which the policy names", path.display())
+            }
+        }
     }
 }
 
 impl Requirement {
+    /// What tells it from every other.
+    pub(super) fn text(&self) -> Result<String, Error> {
+        match self {
+            Requirement::AcceptAnything => Ok("anything".into()),
+            Requirement::Reject => Ok("nothing".into()),
+            Requirement::Signed(signed) => signed.text(),
+        }
+    }
+
     /// A list that must hold as a whole.
     pub(super) fn list(place: Place) -> Result<Vec<Self>, String> {
         let whole = place.clone();
@@ -135,8 +166,8 @@ fn key_path(place: &Place) -> Result<KeySource, String> {
 
 fn key_data(place: &Place) -> Result<KeySource, String> {
     let bytes = STANDARD.decode(place.text()?).map_err(|e| place.wrong(&format!("must be base64: {e}")))?;
-    let key = Key::parse(&bytes).map_err(|cause| place.wrong(&format!("must be a public key: {cause}")))?;
-    Ok(KeySource::Here(key))
+    Key::parse(&bytes).map_err(|cause| place.wrong(&format!("must be a public key: {cause}")))?;
+    Ok(KeySource::Here(bytes))
 }
 
 fn identity(place: Place) -> Result<SignedIdentity, String> {

@@ -12,7 +12,7 @@ use crate::link::{in_pod, mac_text, on_host};
 use crate::namespace::Namespace;
 use crate::netlink::Netlink;
 use crate::nft::PodLink;
-use crate::record::{Attached, Dns, Route};
+use crate::record::{Attached, Route};
 use crate::{BuiltIn, Error, Kind, forwarding};
 
 /// Held between the look for a free address and the route that takes it.
@@ -74,16 +74,10 @@ pub(crate) fn attach(
     let lock = lock()?;
     let taken = netlink.destinations(false)?;
     let place = Place::new(network, choose(network, ip, &taken, seed(id))?, ipv6);
-    let mut attached = Attached {
-        net_name: network.name().into(),
-        if_name: inside.clone(),
-        host_if_name: Some(host.clone()),
-        mac: String::new(),
-        mtu: None,
-        addresses: place.addresses().into_iter().map(IpNet::from).collect(),
-        routes: place.routes(),
-        dns: Dns::default(),
-    };
+    let mut attached = Attached::new(network.name(), &inside);
+    attached.host_if_name = Some(host.clone());
+    attached.addresses = place.addresses().into_iter().map(IpNet::from).collect();
+    attached.routes = place.routes();
     record(&attached)?;
     netlink.add_pair(&host, &inside, namespace)?;
     forwarding::guard(&host, ipv6)?;

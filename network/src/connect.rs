@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::namespace::Namespace;
 use crate::netlink::Netlink;
-use crate::nft::{self, PodLink, Rules};
-use crate::record::{Attached, Record, disconnect};
+use crate::nft::{self, Rules};
+use crate::record::{Attached, Record, undo};
 use crate::splice::splice;
-use crate::{Error, Held, Kind, Plan, builtin, hold};
+use crate::{Error, Held, Kind, Network, Plan, builtin, cni, hold};
 
 /// A pod's namespace, connected as planned.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Connected {
     /// # Errors
     /// As [`disconnect`], which may be tried again.
     pub fn disconnect(self) -> Result<(), Error> {
-        disconnect(&self.dir)
+        undo(&self.dir, Some(&self.namespace))
     }
 }
 
@@ -54,52 +54,61 @@ impl Connected {
 /// # Errors
 /// A wish that cannot be, or the host's. Nothing is left then, or the record says what.
 pub fn connect(dir: &Path, id: &str, plan: &Plan) -> Result<Connected, Error> {
-    match attach_all(dir, id, plan) {
-        Ok(connected) => Ok(connected),
-        Err(why) => {
-            // What cannot be undone now is undone by who removes the pod; the first error says more.
-            let _ = disconnect(dir);
-            Err(why)
-        }
-    }
-}
-
-fn attach_all(dir: &Path, id: &str, plan: &Plan) -> Result<Connected, Error> {
     if plan.networks.len() > Plan::NETWORKS_MAX {
         let text = format!("a pod has at most {} networks, not {}", Plan::NETWORKS_MAX, plan.networks.len());
         return Err(Error::new(Kind::Request, text));
     }
     let ports = hold(&plan.forwards)?;
     let namespace = Namespace::make()?;
+    match attach_all(dir, id, plan, &namespace) {
+        Ok(networks) => Ok(Connected { dir: dir.to_owned(), namespace, networks, _ports: ports }),
+        Err(why) => {
+            // What cannot be undone now is undone by who removes the pod; the first error says more.
+            let _ = undo(dir, Some(&namespace));
+            Err(why)
+        }
+    }
+}
+
+fn attach_all(dir: &Path, id: &str, plan: &Plan, namespace: &Namespace) -> Result<Vec<Attached>, Error> {
     namespace.inside(|| {
         let mut netlink = Netlink::open()?;
         let loopback = netlink.link("lo")?;
         netlink.bring_up(loopback.index)
     })??;
+    let target = plan.takes_ports();
+    let forwards = |index| if target == Some(index) { plan.forwards.as_slice() } else { &[] };
     let mut record = Record::default();
-    let mut links: Vec<PodLink> = vec![];
+    let (mut links, mut forwards_to) = (vec![], None);
     for (index, network) in plan.networks.iter().enumerate() {
         let begun = record.networks.clone();
         let write = |attached: &Attached| {
             let networks = begun.iter().cloned().chain([attached.clone()]).collect();
             Record { networks, table: None }.write(dir)
         };
-        let (attached, link) =
-            builtin::attach((network.network, network.ip), (id, index), &namespace, write)?;
-        record.networks.push(attached);
-        links.push(link);
+        match network {
+            Network::BuiltIn { network, ip } => {
+                let (attached, link) = builtin::attach((*network, *ip), (id, index), namespace, write)?;
+                if target == Some(index) {
+                    forwards_to = Some(links.len());
+                }
+                record.networks.push(attached);
+                links.push(link);
+            }
+            Network::Configured(network) => {
+                let attached = cni::attach(network, (id, index), namespace, forwards(index), write)?;
+                record.networks.push(attached);
+            }
+        }
     }
     if !links.is_empty() {
-        let table = nft::table(id);
-        record.table = Some(table.clone());
-        record.write(dir)?;
-        let out = plan.networks.iter().position(|network| network.network.leads_out());
-        nft::install(&Rules {
-            table: &table,
-            links: &links,
-            forwards: &plan.forwards,
-            forwards_to: out.or(links.len().checked_sub(1)),
-        })?;
+        record.table = Some(nft::table(id));
     }
-    Ok(Connected { dir: dir.to_owned(), namespace, networks: record.networks, _ports: ports })
+    if !record.networks.is_empty() {
+        record.write(dir)?;
+    }
+    if let Some(table) = &record.table {
+        nft::install(&Rules { table, links: &links, forwards: &plan.forwards, forwards_to })?;
+    }
+    Ok(record.networks)
 }

@@ -12,6 +12,8 @@
 #![forbid(unsafe_code)]
 
 mod builtin;
+mod cni;
+mod conf;
 mod connect;
 mod forwarding;
 mod link;
@@ -23,6 +25,7 @@ mod record;
 mod request;
 mod splice;
 
+pub use conf::configured;
 pub use connect::{Connected, connect};
 pub use ipnet::IpNet;
 
@@ -31,7 +34,7 @@ pub use namespace::Namespace;
 pub use nft::probe;
 pub use ports::{Held, hold};
 pub use record::{Attached, Dns, Record, Route, disconnect};
-pub use request::{BuiltIn, Forward, Network, Networking, Plan, Protocol};
+pub use request::{BuiltIn, Configured, Forward, Network, Networking, Plan, Protocol};
 
 /// What callers branch on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -182,6 +182,45 @@ impl Netlink {
         Ok(answers.into_iter().filter_map(destination).collect())
     }
 
+    /// The addresses of an interface, but for those that it has by itself.
+    pub(crate) fn addresses(&mut self, index: u32) -> Result<Vec<IpNet>, Error> {
+        let answers = self
+            .ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP)
+            .doing(Kind::Host, || format!("list the addresses of interface {index}"))?;
+        let address = |answer: RouteNetlinkMessage| {
+            let RouteNetlinkMessage::NewAddress(message) = answer else { return None };
+            let find = |local: bool| {
+                message.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Local(ip) if local => Some(*ip),
+                    AddressAttribute::Address(ip) if !local => Some(*ip),
+                    _ => None,
+                })
+            };
+            let ip = find(true).or_else(|| find(false)).filter(|_| message.header.index == index)?;
+            IpNet::new(ip, message.header.prefix_len).ok().filter(|net| !is_own(net))
+        };
+        Ok(answers.into_iter().filter_map(address).collect())
+    }
+
+    /// The routes by an interface, those that others need first.
+    pub(crate) fn routes(&mut self, index: u32) -> Result<Vec<Route>, Error> {
+        let mut routes = vec![];
+        for (family, all) in [(AddressFamily::Inet, "0.0.0.0/0"), (AddressFamily::Inet6, "::/0")] {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            let answers = self
+                .ask(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)
+                .doing(Kind::Host, || format!("list the routes of interface {index}"))?;
+            let all: IpNet = all.parse().expect("it is all there is");
+            routes.extend(answers.into_iter().filter_map(|answer| route(answer, index, all)));
+        }
+        routes.retain(|route| !is_own(&route.destination));
+        routes.sort_by_key(|route| {
+            (route.gateway.is_some(), std::cmp::Reverse(route.destination.prefix_len()))
+        });
+        Ok(routes)
+    }
+
     fn create(&mut self, message: RouteNetlinkMessage) -> io::Result<()> {
         self.ask(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL).map(drop)
     }
@@ -255,6 +294,30 @@ fn route_address(address: IpAddr) -> RouteAddress {
         IpAddr::V4(ip) => RouteAddress::Inet(ip),
         IpAddr::V6(ip) => RouteAddress::Inet6(ip),
     }
+}
+
+/// What every interface of IPv6 has without being told: link-local addresses, and multicast.
+fn is_own(net: &IpNet) -> bool {
+    match net.addr() {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_multicast(),
+    }
+}
+
+fn route(answer: RouteNetlinkMessage, index: u32, all: IpNet) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(route) = answer else { return None };
+    let by = |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::Oif(oif) if *oif == index);
+    let main = route.header.table == netlink_packet_route::route::RouteHeader::RT_TABLE_MAIN;
+    if !main || route.header.kind != RouteType::Unicast || !route.attributes.iter().any(by) {
+        return None;
+    }
+    let gateway = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    });
+    let destination = destination(RouteNetlinkMessage::NewRoute(route)).unwrap_or(all);
+    Some(Route { destination, gateway })
 }
 
 fn destination(answer: RouteNetlinkMessage) -> Option<IpNet> {

@@ -9,7 +9,10 @@ use hull_errors::Doing;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::cni::{self, Call};
+use crate::namespace::Namespace;
 use crate::netlink::Netlink;
+use crate::request::Configured;
 use crate::{Error, Kind, nft};
 
 const FILE: &str = "net-info.json";
@@ -44,9 +47,32 @@ pub struct Attached {
     pub routes: Vec<Route>,
     #[serde(default)]
     pub dns: Dns,
+    /// What plugins are told to undo it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cni: Option<Call>,
 }
 
 impl Attached {
+    /// One of which nothing is known yet but its names.
+    pub(crate) fn new(network: &str, interface: &str) -> Self {
+        Self {
+            net_name: network.to_owned(),
+            if_name: interface.to_owned(),
+            host_if_name: None,
+            mac: String::new(),
+            mtu: None,
+            addresses: vec![],
+            routes: vec![],
+            dns: Dns::default(),
+            cni: None,
+        }
+    }
+
+    /// The network of `net.d` that it is, if it is one.
+    pub fn configured(&self) -> Option<&Configured> {
+        self.cni.as_ref().map(Call::network)
+    }
+
     /// The hardware address, once the interface is there.
     pub fn mac_octets(&self) -> Option<[u8; 6]> {
         let mut octets = self.mac.split(':').map(|octet| u8::from_str_radix(octet, 16).ok());
@@ -109,17 +135,23 @@ impl Record {
 /// # Errors
 /// The host's; the record is still there then.
 pub fn disconnect(dir: &Path) -> Result<(), Error> {
+    undo(dir, None)
+}
+
+/// As [`disconnect`], where the pod's namespace is still there.
+pub(crate) fn undo(dir: &Path, namespace: Option<&Namespace>) -> Result<(), Error> {
     let Some(record) = Record::read(dir)? else { return Ok(()) };
-    if let Some(table) = &record.table {
-        nft::remove(table)?;
+    // What cannot be undone keeps nothing else.
+    let mut outcome = record.table.as_deref().map_or(Ok(()), nft::remove);
+    for network in record.networks.iter().rev() {
+        let plugins = network.cni.as_ref().map_or(Ok(()), |call| cni::detach(call, namespace));
+        let link = network.host_if_name.as_deref().map_or(Ok(()), remove_link);
+        outcome = outcome.and(plugins).and(link);
     }
-    let mut links: Vec<_> = record.networks.iter().filter_map(|n| n.host_if_name.as_deref()).collect();
-    links.reverse();
-    if !links.is_empty() {
-        let mut netlink = Netlink::open()?;
-        for link in links {
-            netlink.remove_link(link)?;
-        }
-    }
+    outcome?;
     fs::remove_file(dir.join(FILE)).doing(Kind::Host, || format!("remove {FILE} of {}", dir.display()))
+}
+
+fn remove_link(name: &str) -> Result<(), Error> {
+    Netlink::open()?.remove_link(name)
 }

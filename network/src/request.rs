@@ -1,9 +1,11 @@
 //! What a pod asks for: plain data in the contract of stage0 and stage1, every name already looked up.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// What surrounds a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,20 +31,75 @@ pub struct Plan {
     pub networks: Vec<Network>,
     /// Ports of the host that lead to the pod.
     pub forwards: Vec<Forward>,
+    /// What the networks say about name servers is for the pod's apps.
+    #[serde(default)]
+    pub names: bool,
 }
 
 impl Plan {
     /// Most networks of one pod: the number is the last digit of an interface's name.
     pub const NETWORKS_MAX: usize = 10;
+
+    /// The network that ports of the host lead to: as in rkt the first that leads out, else the last, of those that
+    /// can.
+    pub fn takes_ports(&self) -> Option<usize> {
+        let can = |(_, network): &(usize, &Network)| network.takes_ports();
+        let out = self.networks.iter().enumerate().filter(can).find(|(_, network)| network.leads_out());
+        out.or_else(|| self.networks.iter().enumerate().filter(can).next_back()).map(|(index, _)| index)
+    }
 }
 
 /// One network, and what was said for this pod in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Network {
+    BuiltIn {
+        network: BuiltIn,
+        /// The pod's address; absent: any that is free.
+        ip: Option<Ipv4Addr>,
+    },
+    Configured(Configured),
+}
+
+impl Network {
+    /// As `--net=` spells it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::BuiltIn { network, .. } => network.name(),
+            Self::Configured(network) => &network.name,
+        }
+    }
+
+    /// Whether ports of the host can lead to a pod in it.
+    pub fn takes_ports(&self) -> bool {
+        match self {
+            Self::BuiltIn { .. } => true,
+            Self::Configured(network) => network.maps_ports(),
+        }
+    }
+
+    /// Whether it leads beyond the host; of a configured one that is the plugins' business.
+    fn leads_out(&self) -> bool {
+        match self {
+            Self::BuiltIn { network, .. } => network.leads_out(),
+            Self::Configured(_) => true,
+        }
+    }
+}
+
+/// A network of `net.d`, for plugins of CNI to make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Network {
-    pub network: BuiltIn,
-    /// The pod's address; absent: any that is free.
-    pub ip: Option<Ipv4Addr>,
+pub struct Configured {
+    pub name: String,
+    /// Where it is from, for people.
+    pub file: PathBuf,
+    /// As a list of CNI: `cniVersion`, `name`, `plugins`.
+    pub list: Value,
+    /// Where plugins are looked for.
+    pub path: Vec<PathBuf>,
+    /// What the user said for this pod.
+    pub args: Vec<(String, String)>,
 }
 
 /// A network that needs no configuration.

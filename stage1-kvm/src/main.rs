@@ -69,6 +69,7 @@ fn converse(pod: &Pod, signals: &Signals, cgroup: Option<&Path>) -> Result<Verdi
     let mut spec = wire::pod_spec(&pod.manifest, &pod.contract, &Devices, terminal::size())
         .doing(Kind::Contract, || "tell the agent what to run".into())?;
     spec.interfaces = networks.interfaces();
+    spec.resolver = spec.resolver.or_else(|| networks.resolver());
     let mut session = Session::start(pod, &spec, link)?;
     let end = {
         let _raw = if pod.contract.interactive { terminal::Raw::enter()? } else { None };

@@ -55,8 +55,9 @@ fn converse(
     networks: &Networks,
 ) -> Result<Verdict, Error> {
     let (link, agents_end) = UnixStream::pair().doing(Kind::Host, || "make the agent's link".into())?;
-    let spec = wire::pod_spec(&pod.manifest, &pod.contract, &InTheWorld, terminal::size())
+    let mut spec = wire::pod_spec(&pod.manifest, &pod.contract, &InTheWorld, terminal::size())
         .doing(Kind::Contract, || "tell the agent what to run".into())?;
+    spec.resolver = spec.resolver.or_else(|| networks.resolver());
     let mut agent = Agent::start(pod, agents_end, cgroup, networks.namespace())?;
     dir::write(&pod.path, dir::PID, agent.pid().to_string().as_bytes())
         .doing(Kind::Host, || "record the agent's pid".into())?;

@@ -8,7 +8,7 @@ use crate::{Error, Kind, Pod};
 
 /// A pod's networks while it lives. Dropping it takes the pod off them.
 #[derive(Debug)]
-pub struct Networks(Option<Connected>);
+pub struct Networks(Option<Connected>, bool);
 
 impl Networks {
     /// The namespace that the pod's processes are to enter; `None`: they stay in the host's.
@@ -21,6 +21,23 @@ impl Networks {
     /// What is connected, for a stage1 that has more to connect.
     pub fn connected(&self) -> Option<&Connected> {
         self.0.as_ref()
+    }
+
+    /// The text of `/etc/resolv.conf`, if a network has something to say and the user has not.
+    pub fn resolver(&self) -> Option<String> {
+        let networks = self.0.as_ref().map(Connected::networks).filter(|_| self.1).unwrap_or_default();
+        let mut text = String::new();
+        let mut line = |word: &str, rest: &str| text.extend([word, " ", rest, "\n"]);
+        for dns in networks.iter().map(|network| &network.dns) {
+            dns.nameservers.iter().for_each(|ip| line("nameserver", &ip.to_string()));
+            dns.domain.iter().for_each(|domain| line("domain", domain));
+            for (word, list) in [("search", &dns.search), ("options", &dns.options)] {
+                if !list.is_empty() {
+                    line(word, &list.join(" "));
+                }
+            }
+        }
+        Some(text).filter(|text| !text.is_empty())
     }
 
     /// What the agent of a machine with interfaces of its own is told about them.
@@ -57,7 +74,8 @@ impl Drop for Networks {
 /// # Errors
 /// A network cannot be had.
 pub fn connect(pod: &Pod) -> Result<Networks, Error> {
-    let Networking::Own(plan) = &pod.contract.network else { return Ok(Networks(None)) };
+    let Networking::Own(plan) = &pod.contract.network else { return Ok(Networks(None, false)) };
     let connected = hull_network::connect(&pod.path, pod.contract.pod.as_str(), plan);
-    Ok(Networks(Some(connected.doing(Kind::Host, || "connect the pod".into())?)))
+    let connected = connected.doing(Kind::Host, || "connect the pod".into())?;
+    Ok(Networks(Some(connected), plan.names))
 }

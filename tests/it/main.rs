@@ -114,6 +114,8 @@ on_every_flavour!(
     logs::a_pod_with_a_terminal_has_no_log,
     logs::logs_are_followed_until_the_pod_ends,
     logs::what_an_app_wrote_is_kept_by_stream,
+    network::a_configured_network_is_made_by_its_plugins,
+    network::a_configured_network_takes_a_built_in_ones_place,
     network::a_killed_pod_leaves_no_network_after_gc,
     network::a_pod_is_in_the_networks_that_it_names,
     network::a_pod_is_reached_by_its_host_and_by_other_pods,

@@ -9,7 +9,7 @@ use hull_tests::image::{Builder, Layer};
 use hull_tests::net::World;
 use hull_tests::{Ended, Flavour, Hull, Image, Started};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// busybox, and a program that asks and answers.
 fn image() -> &'static Image {
@@ -238,5 +238,107 @@ pub(crate) fn a_killed_pod_leaves_no_network_after_gc(flavour: Flavour) {
             until("nothing is left", || world.host.traces().is_empty());
         }
         run(&hull, flavour, &options, "true").success();
+    });
+}
+
+/// Configures a network in this hull's settings.
+fn configure(hull: &Hull, file: &str, network: &Value) {
+    let folder = hull.settings().join("net.d");
+    std::fs::create_dir_all(&folder).expect("a folder of settings");
+    std::fs::write(folder.join(file), network.to_string()).expect("a file of settings");
+}
+
+/// What `host-local` keeps: a file for each address that is taken.
+fn leases(hull: &Hull, network: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(hull.dir().join("leases").join(network)).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.parse::<std::net::IpAddr>().is_ok()).collect()
+}
+
+fn bridge(hull: &Hull) -> Value {
+    json!({ "cniVersion": "1.0.0", "name": "bridged", "plugins": [
+        {
+            "type": "bridge", "bridge": "br0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+            "ipam": {
+                "type": "host-local", "dataDir": hull.dir().join("leases"),
+                "ranges": [[{ "subnet": "10.77.0.0/24" }], [{ "subnet": "fd77::/64" }]],
+                "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }],
+            },
+            "dns": { "nameservers": ["10.77.0.53"], "search": ["shop.example"] },
+        },
+        { "type": "tuning", "mtu": 1400 },
+        { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true },
+    ] })
+}
+
+pub(crate) fn a_configured_network_is_made_by_its_plugins(flavour: Flavour) {
+    World::visit(|world| {
+        world.outside.serve(7);
+        let hull = Hull::new();
+        configure(&hull, "10-bridged.conflist", &bridge(&hull));
+        let heard = ask(&hull, flavour, &["--net=bridged"], &[(World::OUTSIDE, 7), (World::OUTSIDE6, 7)]);
+        assert_eq!(heard, [World::HOST, World::HOST, World::HOST6, World::HOST6]);
+        let script = "cat /etc/resolv.conf; busybox ip link show eth0";
+        let said = run(&hull, flavour, &["--net=bridged"], script).success();
+        assert!(said.starts_with("nameserver 10.77.0.53\nsearch shop.example\n"), "{said}");
+        assert!(said.contains("mtu 1400"), "{said}");
+        let said = run(&hull, flavour, &["--net=bridged", "--dns=none"], script).success();
+        assert!(!said.contains("nameserver"), "{said}");
+        let said = run(&hull, flavour, &["--net=bridged", "--dns=9.9.9.9"], script).success();
+        assert!(said.starts_with("nameserver 9.9.9.9\n") && !said.contains("10.77"), "{said}");
+
+        let pod = serve(&hull, flavour, &["--net=bridged:IP=10.77.0.9", "--port=80-tcp:8080"]);
+        let (_, ip, ip6) = running(&hull, "bridged");
+        assert_eq!(ip, "10.77.0.9");
+        let heard = ask(&hull, flavour, &["--net=bridged"], &[(&ip, 80), (&ip6, 80)]);
+        assert!(
+            heard.iter().all(|said| said.starts_with("10.77.") || said.starts_with("fd77:")),
+            "{heard:?}"
+        );
+        for (place, ip) in
+            [(&world.outside, World::HOST), (&world.host, World::HOST), (&world.host, "127.0.0.1")]
+        {
+            assert!(place.tcp(ip, 8080).is_some(), "{ip}");
+        }
+        assert_eq!(leases(&hull, "bridged").len(), 2);
+        pod.signal(Signal::SIGKILL);
+        pod.wait();
+        hull.collect().success();
+        assert_eq!(leases(&hull, "bridged"), Vec::<String>::new());
+        let left = world.host.traces();
+        assert!(left.lines().all(|line| line.contains(" br0:") || line.starts_with("table ip")), "{left}");
+    });
+}
+
+pub(crate) fn a_configured_network_takes_a_built_in_ones_place(flavour: Flavour) {
+    World::visit(|world| {
+        world.outside.serve(7);
+        let hull = Hull::new();
+        let macvlan = json!({
+            "cniVersion": "0.3.1", "name": "default", "type": "macvlan", "master": "uplink", "mode": "bridge",
+            "ipam": {
+                "type": "host-local", "dataDir": hull.dir().join("leases"),
+                "ranges": [[{ "subnet": "93.184.216.0/24", "rangeStart": "93.184.216.50", "rangeEnd": "93.184.216.60" }]],
+            },
+        });
+        configure(&hull, "10-own.conf", &macvlan);
+        // As itself, with nobody in between.
+        let heard = ask(&hull, flavour, &["--net"], &[(World::OUTSIDE, 7)]);
+        assert_eq!(heard, ["93.184.216.50"; 2]);
+        assert_eq!(leases(&hull, "default"), Vec::<String>::new());
+        assert_eq!(world.host.traces(), "");
+        run(&hull, flavour, &["--net", "--port=80-tcp:8080"], "true").failure(&["portmap"]);
+        configure(&hull, "20-broken.conf", &json!({ "name": "broken", "type": "nope" }));
+        run(&hull, flavour, &["--net=broken"], "true").failure(&["\"nope\"", "containernetworking-plugins"]);
+        let failing =
+            json!({ "name": "failing", "type": "ptp", "ipam": { "type": "host-local", "subnet": "x" } });
+        configure(&hull, "30-failing.conf", &failing);
+        run(&hull, flavour, &["--net=default,failing"], "true").failure(&[
+            "plugin ptp",
+            "network failing",
+            "ADD",
+        ]);
+        assert_eq!(leases(&hull, "default"), Vec::<String>::new());
+        assert_eq!(world.host.traces(), "");
     });
 }

@@ -25,6 +25,16 @@ pub(crate) struct NameArgs {
     pub(crate) hosts_entry: Vec<HostsEntry>,
 }
 
+impl NameArgs {
+    /// Nothing about name servers, not even that there shall be none: others may.
+    pub(crate) fn says_nothing(&self) -> bool {
+        self.dns.is_empty()
+            && self.dns_search.is_empty()
+            && self.dns_opt.is_empty()
+            && self.dns_domain.is_none()
+    }
+}
+
 /// A name server, or where to take them from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dns {

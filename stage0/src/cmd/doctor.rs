@@ -68,7 +68,7 @@ fn examine(host: &Host) -> Report {
     checks.push(filesystem("overlay", "an app writes to a layer above its image", &filesystems));
     checks.extend(["mnt", "pid", "ipc", "uts", "net", "cgroup"].map(namespace));
     checks.push(cgroups());
-    checks.extend([packet_filter(), forwarding()]);
+    checks.extend([packet_filter(), forwarding(), plugins(host)]);
     checks.push(data_directory(host));
     let broken = |flavour: &Flavour| {
         checks.iter().any(|check| check.verdict == Verdict::Failed && check.needed_by.contains(flavour))
@@ -200,6 +200,29 @@ fn packet_filter() -> Check {
         Err(why) => {
             let way_out = "install nftables on a kernel with CONFIG_NF_TABLES_INET, NF_NAT and NETFILTER_INGRESS; without, \
                            pods run with --net=none only";
+            check(NAME, ALL, hull_errors::chain(&why), warning(way_out))
+        }
+    }
+}
+
+/// The networks of the settings, and the programs that they need.
+fn plugins(host: &Host) -> Check {
+    const NAME: &str = "configured networks";
+    let settings = &host.settings;
+    let folders: Vec<_> = [Some(&settings.system), Some(&settings.local), settings.user.as_ref()]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect();
+    let look = || -> Result<Vec<String>, hull_network::Error> {
+        let networks = hull_network::configured(&folders)?;
+        networks.into_iter().map(|network| network.check().map(|()| network.name)).collect()
+    };
+    match look() {
+        Ok(names) if names.is_empty() => check(NAME, ALL, "none, only those that are built in".into(), None),
+        Ok(names) => check(NAME, ALL, format!("{}, with all their plugins", names.join(", ")), None),
+        Err(why) => {
+            let way_out = "mend the file in net.d of the settings; pods in other networks run";
             check(NAME, ALL, hull_errors::chain(&why), warning(way_out))
         }
     }

@@ -1,22 +1,49 @@
 //! From names of networks and ports to what a stage1 is told.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use hull_errors::Doing;
-use hull_network::{BuiltIn, Forward, Network, Networking, Plan, Protocol};
+use hull_image::SettingsFolders;
+use hull_network::{BuiltIn, Configured, Forward, Network, Networking, Plan, Protocol};
 use hull_pod::manifest::{ExposedPort, Port};
 use hull_pod::{Flavour, Manifest};
 
 use crate::cli::net::{NetArgs, NetWish};
 use crate::{Error, Kind};
 
+/// Everything that a pod may be in.
+struct Known(Vec<Network>);
+
+impl Known {
+    /// Built-in networks, and those of the settings, which take the place of built-in ones of their names.
+    fn of(settings: &SettingsFolders) -> Result<Self, Error> {
+        let folders = [Some(&settings.system), Some(&settings.local), settings.user.as_ref()];
+        let folders: Vec<PathBuf> = folders.into_iter().flatten().cloned().collect();
+        let configured =
+            hull_network::configured(&folders).doing(Kind::User, || "look for networks".into())?;
+        let is_free = |network: &BuiltIn| configured.iter().all(|other| other.name != network.name());
+        let built_in = BuiltIn::ALL.into_iter().filter(is_free);
+        let built_in: Vec<_> = built_in.map(|network| Network::BuiltIn { network, ip: None }).collect();
+        Ok(Self(configured.into_iter().map(Network::Configured).chain(built_in).collect()))
+    }
+
+    fn find(&self, name: &str) -> Option<&Network> {
+        self.0.iter().find(|network| network.name() == name)
+    }
+}
+
 /// What surrounds a pod of this manifest.
-pub(super) fn networking(args: &NetArgs, flavour: Flavour, manifest: &Manifest) -> Result<Networking, Error> {
+pub(super) fn networking(
+    args: &NetArgs,
+    flavour: Flavour,
+    manifest: &Manifest,
+    settings: &SettingsFolders,
+) -> Result<Networking, Error> {
     let wishes = args.net.as_slice();
-    if let Some(twice) =
-        wishes.iter().enumerate().find(|(n, wish)| wishes[..*n].iter().any(|w| w.name == wish.name))
-    {
-        return refuse(format!("network {} is named twice", twice.1.name));
+    let is_twice = |(n, wish): &(usize, &NetWish)| wishes[..*n].iter().any(|other| other.name == wish.name);
+    if let Some((_, wish)) = wishes.iter().enumerate().find(is_twice) {
+        return refuse(format!("network {} is named twice", wish.name));
     }
     for alone in wishes.iter().filter(|wish| ["none", "host", "all"].contains(&wish.name.as_str())) {
         if wishes.len() > 1 || !alone.args.is_empty() {
@@ -27,43 +54,68 @@ pub(super) fn networking(args: &NetArgs, flavour: Flavour, manifest: &Manifest) 
         [] if flavour == Flavour::Fly => Networking::Host,
         [wish] if wish.name == "host" => match flavour {
             Flavour::Kvm => {
-                return refuse(
-                    "--net=host: a VM cannot share the host's network; use --net=default, or --stage1=nspawn"
-                        .into(),
-                );
+                let why = "a VM cannot share the host's network; use --net=default, or --stage1=nspawn";
+                return refuse(format!("--net=host: {why}"));
             }
             Flavour::Nspawn | Flavour::Fly => Networking::Host,
         },
         [] => Networking::default(),
         [wish] if wish.name == "none" => Networking::default(),
-        [wish] if wish.name == "all" => {
-            let all = BuiltIn::ALL.map(|network| Network { network, ip: None });
-            Networking::Own(Plan { networks: all.into(), forwards: vec![] })
-        }
-        wishes => {
-            let networks = named(wishes)?;
-            Networking::Own(Plan { networks, forwards: vec![] })
-        }
+        [wish] if wish.name == "all" => own(Known::of(settings)?.0)?,
+        wishes => own(named(wishes, &Known::of(settings)?)?)?,
     };
     with_ports(networking, manifest)
+}
+
+/// Lets the networks say which name servers there are, or not.
+pub(super) fn with_names(networking: Networking, names: bool) -> Networking {
+    match networking {
+        Networking::Host => Networking::Host,
+        Networking::Own(plan) => Networking::Own(Plan { names, ..plan }),
+    }
 }
 
 fn refuse<T>(text: String) -> Result<T, Error> {
     Err(Error::new(Kind::User, text))
 }
 
-fn named(wishes: &[NetWish]) -> Result<Vec<Network>, Error> {
-    let find = |name: &str| BuiltIn::ALL.into_iter().find(|network| network.name() == name);
+fn own(networks: Vec<Network>) -> Result<Networking, Error> {
+    if networks.len() > Plan::NETWORKS_MAX {
+        return refuse(format!("a pod has at most {} networks, not {}", Plan::NETWORKS_MAX, networks.len()));
+    }
+    for network in &networks {
+        if let Network::Configured(network) = network {
+            network.check().doing(Kind::User, || "look for plugins".into())?;
+        }
+    }
+    Ok(Networking::Own(Plan { networks, ..Plan::default() }))
+}
+
+fn named(wishes: &[NetWish], known: &Known) -> Result<Vec<Network>, Error> {
     let missing: Vec<&str> =
-        wishes.iter().map(|wish| wish.name.as_str()).filter(|name| find(name).is_none()).collect();
+        wishes.iter().map(|wish| wish.name.as_str()).filter(|name| known.find(name).is_none()).collect();
     if !missing.is_empty() {
         return refuse(format!("networks not found: {}", missing.join(", ")));
     }
     let network = |wish: &NetWish| {
-        let network = find(&wish.name).expect("what is not found has been refused");
-        Ok(Network { network, ip: address(wish)? })
+        let network = known.find(&wish.name).expect("what is not found has been refused").clone();
+        Ok(match network {
+            Network::BuiltIn { network, .. } => Network::BuiltIn { network, ip: address(wish)? },
+            Network::Configured(network) => {
+                Network::Configured(Configured { args: arguments(wish)?, ..network })
+            }
+        })
     };
     wishes.iter().map(network).collect()
+}
+
+/// As CNI has them in one variable of the environment, where `;` and `=` part them.
+fn arguments(wish: &NetWish) -> Result<Vec<(String, String)>, Error> {
+    let plain = |text: &str| text.chars().all(|c| c.is_ascii_graphic() && c != ';' && c != '=');
+    match wish.args.iter().find(|(key, value)| !plain(key) || !plain(value)) {
+        None => Ok(wish.args.clone()),
+        Some((key, value)) => refuse(format!("network {} cannot be told {key:?}={value:?}", wish.name)),
+    }
 }
 
 /// The only argument that a built-in network knows.
@@ -86,7 +138,7 @@ fn with_ports(networking: Networking, manifest: &Manifest) -> Result<Networking,
     let ports = &manifest.ports;
     match networking {
         networking if ports.is_empty() => Ok(networking),
-        Networking::Own(plan) if !plan.networks.is_empty() => {
+        Networking::Own(plan) if plan.takes_ports().is_some() => {
             let forwards = ports.iter().map(|port| forward(port, manifest)).collect::<Result<Vec<_>, _>>()?;
             // Found out before anything is made; the stage1 holds them.
             hull_network::hold(&forwards).map(drop).doing(Kind::User, || "prepare the pod's ports".into())?;
@@ -95,7 +147,14 @@ fn with_ports(networking: Networking, manifest: &Manifest) -> Result<Networking,
         Networking::Host => {
             refuse("--port: the pod has the host's network, and its ports are the host's".into())
         }
-        Networking::Own(_) => refuse("--port: the pod is in no network; name one with --net".into()),
+        Networking::Own(plan) if plan.networks.is_empty() => {
+            refuse("--port: the pod is in no network; name one with --net".into())
+        }
+        Networking::Own(_) => refuse(
+            "--port: no plugin of the pod's networks leads ports to it; add {\"type\": \"portmap\", \"capabilities\": \
+             {\"portMappings\": true}} to one's list, or name --net=default too"
+                .into(),
+        ),
     }
 }
 
@@ -155,7 +214,9 @@ mod tests {
             pod_port: None,
         };
         manifest.ports = ports.iter().map(port).collect();
-        networking(&NetArgs { net }, flavour, &manifest).map_err(|why| why.to_string())
+        let nowhere = || PathBuf::from("/nowhere");
+        let settings = SettingsFolders { system: nowhere(), local: nowhere(), user: None };
+        networking(&NetArgs { net }, flavour, &manifest, &settings).map_err(|why| why.to_string())
     }
 
     #[test]
@@ -170,8 +231,14 @@ mod tests {
         else {
             panic!("these are networks");
         };
-        let names: Vec<_> =
-            plan.networks.iter().map(|n| (n.network.name(), n.ip.map(|ip| ip.to_string()))).collect();
+        let names: Vec<_> = plan
+            .networks
+            .iter()
+            .map(|network| match network {
+                Network::BuiltIn { network, ip } => (network.name(), ip.map(|ip| ip.to_string())),
+                Network::Configured(_) => panic!("these are built in"),
+            })
+            .collect();
         assert_eq!(names, [("default-restricted", None), ("default", Some("172.16.28.7".into()))]);
     }
 

@@ -68,8 +68,10 @@ pub(super) fn prepare_pod(
         None => asked_for(args, host, &store)?,
     };
     check_apps(&manifest, flavour, standing.interactive)?;
-    let network = standing.nets.map(|nets| net::networking(nets, flavour, &manifest)).transpose()?;
-    let network = network.unwrap_or_default();
+    let network =
+        standing.nets.map(|nets| net::networking(nets, flavour, &manifest, &host.settings)).transpose()?;
+    let names = standing.names.is_some_and(|names| names.says_nothing());
+    let network = net::with_names(network.unwrap_or_default(), names);
     let register = standing.keeping.mds_register;
     let metadata = register.then(|| metadata::service(&manifest, host, &store)).transpose()?;
     let contract = Contract { roots, network, metadata, ..contract(args, standing, host, flavour, &id)? };

@@ -73,7 +73,8 @@ pub(crate) fn run_prepared(args: &RunPreparedArgs, host: &Host) -> Result<ExitCo
     let log_bytes = args.keeping.log_size.or(contract.log_bytes);
     let hosts = names::hosts(&args.names, contract.flavour, &hostname)?;
     let resolver = names::resolver(&args.names)?;
-    let network = net::networking(&args.nets, contract.flavour, &manifest)?;
+    let network = net::networking(&args.nets, contract.flavour, &manifest, &host.settings)?;
+    let network = net::with_names(network, args.names.says_nothing());
     let contract = Contract {
         interactive,
         detached,

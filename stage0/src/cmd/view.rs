@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hull_network::{Attached, IpNet, Record};
+use hull_network::{Attached, Configured, IpNet, Record};
 use hull_pod::{Found, State};
 use serde::Serialize;
 
@@ -37,7 +37,11 @@ pub(super) struct PodView {
 #[serde(rename_all = "camelCase")]
 pub(super) struct NetworkView {
     net_name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    net_conf: Option<String>,
     if_name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    args: String,
     /// Of IPv4.
     #[serde(skip_serializing_if = "Option::is_none")]
     ip: Option<IpAddr>,
@@ -47,6 +51,10 @@ pub(super) struct NetworkView {
     ip6: Option<IpAddr>,
 }
 
+fn arguments(network: &Configured) -> String {
+    network.args.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(";")
+}
+
 impl NetworkView {
     fn of(found: &Found) -> Vec<Self> {
         let record = Record::read(found.path()).ok().flatten().filter(|_| found.state == State::Running);
@@ -54,7 +62,9 @@ impl NetworkView {
             let ip = attached.addresses.iter().find(|net| net.addr().is_ipv4());
             Self {
                 net_name: attached.net_name.clone(),
+                net_conf: attached.configured().map(|network| network.file.display().to_string()),
                 if_name: attached.if_name.clone(),
+                args: attached.configured().map(arguments).unwrap_or_default(),
                 ip: ip.map(IpNet::addr),
                 mask: ip.map(IpNet::netmask),
                 ip6: attached.addresses.iter().map(IpNet::addr).find(IpAddr::is_ipv6),

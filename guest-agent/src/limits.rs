@@ -54,7 +54,7 @@ pub(crate) fn bound(app: &AppSpec, cgroup: Option<&AppCgroup>, lenient: bool) ->
         object(lenient, &whose, isolator, &why)?;
     }
     if app.limits.network_bits_per_second.is_some() {
-        let why = "the pod has no network interface of its own but the loopback one";
+        let why = "it limits the pod's interfaces of built-in networks, for all apps together: each has to have one";
         object(lenient, &whose, "resource/network-bandwidth", why)?;
     }
     Ok(())

@@ -7,7 +7,7 @@ use crate::netlink::Netlink;
 use crate::nft::{self, Rules};
 use crate::record::{Attached, Record, undo};
 use crate::splice::splice;
-use crate::{Error, Held, Kind, Network, Plan, builtin, cni, hold};
+use crate::{Egress, Error, Held, Kind, Network, Plan, builtin, cni, hold};
 
 /// A pod's namespace, connected as planned.
 #[derive(Debug)]
@@ -76,6 +76,7 @@ fn attach_all(dir: &Path, id: &str, plan: &Plan, namespace: &Namespace) -> Resul
         let loopback = netlink.link("lo")?;
         netlink.bring_up(loopback.index)
     })??;
+    check(plan)?;
     let target = plan.takes_ports();
     let forwards = |index| if target == Some(index) { plan.forwards.as_slice() } else { &[] };
     let mut record = Record::default();
@@ -108,7 +109,25 @@ fn attach_all(dir: &Path, id: &str, plan: &Plan, namespace: &Namespace) -> Resul
         record.write(dir)?;
     }
     if let Some(table) = &record.table {
-        nft::install(&Rules { table, links: &links, forwards: &plan.forwards, forwards_to })?;
+        let (forwards, egress) = (plan.forwards.as_slice(), &plan.egress);
+        let rate = plan.bits_per_second;
+        nft::install(&Rules { table, links: &links, forwards, forwards_to, egress, rate })?;
     }
     Ok(record.networks)
+}
+
+/// What cannot be enforced is refused.
+fn check(plan: &Plan) -> Result<(), Error> {
+    let limited = plan.egress != Egress::Open || plan.bits_per_second.is_some();
+    let plugins = plan.networks.iter().find(|network| matches!(network, Network::Configured(_)));
+    match plugins {
+        Some(network) if limited => {
+            let text = format!(
+                "limit what the pod sends: network {} is made by plugins, and only built-in networks can be limited",
+                network.name()
+            );
+            Err(Error::new(Kind::Request, text))
+        }
+        _ => Ok(()),
+    }
 }

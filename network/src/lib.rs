@@ -15,6 +15,7 @@ mod builtin;
 mod cni;
 mod conf;
 mod connect;
+mod egress;
 mod forwarding;
 mod link;
 mod namespace;
@@ -29,6 +30,7 @@ pub use conf::configured;
 pub use connect::{Connected, connect};
 pub use ipnet::IpNet;
 
+pub use egress::{DESTINATIONS_MAX, Destination, Egress};
 pub use forwarding::{has_ipv6, is_on};
 pub use namespace::Namespace;
 pub use nft::probe;

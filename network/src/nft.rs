@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use hull_errors::Doing;
 use ipnet::IpNet;
 
-use crate::{Error, Forward, Kind};
+use crate::{Egress, Error, Forward, Kind, egress};
 
 const PROGRAM: &str = "nft";
 
@@ -40,7 +40,14 @@ pub(crate) struct Rules<'a> {
     pub(crate) forwards: &'a [Forward],
     /// The one of `links` that forwarded ports lead to.
     pub(crate) forwards_to: Option<usize>,
+    pub(crate) egress: &'a Egress,
+    /// Bits that the pod may send in a second.
+    pub(crate) rate: Option<u64>,
 }
+
+/// What may be sent at once beside a second's worth, in bytes: a packet that the kernel hands over in one piece, before
+/// it is split, must not be stopped for ever.
+const BURST: u32 = 256 << 10;
 
 /// Puts the rules in place of those that the table may have.
 pub(crate) fn install(rules: &Rules<'_>) -> Result<(), Error> {
@@ -82,13 +89,22 @@ fn text(rules: &Rules<'_>) -> String {
         text.push('\n');
     };
     line(&format!("table inet {} {{", rules.table));
+    if let Some(bits) = rules.rate {
+        let bytes = (bits / 8).max(1);
+        line(&format!("limit bandwidth {{ rate over {bytes} bytes/second burst {BURST} bytes }}"));
+    }
     for (index, link) in rules.links.iter().enumerate() {
         line(&format!("chain from-pod-{index} {{"));
         let device = &link.host_if_name;
         line(&format!("type filter hook ingress device \"{device}\" priority filter; policy drop;"));
+        if rules.rate.is_some() {
+            line("limit name \"bandwidth\" drop");
+        }
         honest(link).iter().for_each(|rule| line(rule));
         line("}");
     }
+    let interfaces: Vec<&str> = rules.links.iter().map(|link| link.host_if_name.as_str()).collect();
+    egress::chains(rules.egress, &interfaces).iter().for_each(|rule| line(rule));
     let target = rules.forwards_to.and_then(|index| rules.links.get(index));
     for (name, hook) in [("prerouting", "prerouting priority dstnat"), ("output", "output priority -100")] {
         line(&format!("chain {name} {{"));
@@ -249,10 +265,19 @@ mod tests {
     fn a_table_names_the_pods_address_and_drops_all_else() {
         let link = [link()];
         let forwards = [forward(None, 1)];
-        let text = text(&Rules { table: "hull-x", links: &link, forwards: &forwards, forwards_to: Some(0) });
+        let text = text(&Rules {
+            table: "hull-x",
+            links: &link,
+            forwards: &forwards,
+            forwards_to: Some(0),
+            egress: &Egress::Only(vec![crate::Destination::Public]),
+            rate: Some(8_000_000),
+        });
         for words in [
             "delete table inet hull-x",
             "policy drop;",
+            "rate over 1000000 bytes/second burst 262144 bytes",
+            "iifname { \"hull0-0\" } goto egress",
             "ether saddr != 02:00:00:00:00:01 drop",
             "ip saddr 172.16.28.2 ip daddr != { 172.16.28.0/24, 224.0.0.0/4 } masquerade",
         ] {

@@ -7,6 +7,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::Egress;
+
 /// What surrounds a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -31,6 +33,12 @@ pub struct Plan {
     pub networks: Vec<Network>,
     /// Ports of the host that lead to the pod.
     pub forwards: Vec<Forward>,
+    /// Whom the pod may speak to; other than open only where all networks are built in.
+    #[serde(default)]
+    pub egress: Egress,
+    /// What the pod may send in a second, over all its networks, which are built in.
+    #[serde(default)]
+    pub bits_per_second: Option<u64>,
     /// What the networks say about name servers is for the pod's apps.
     #[serde(default)]
     pub names: bool,
@@ -45,7 +53,7 @@ impl Plan {
     pub fn takes_ports(&self) -> Option<usize> {
         let can = |(_, network): &(usize, &Network)| network.takes_ports();
         let out = self.networks.iter().enumerate().filter(can).find(|(_, network)| network.leads_out());
-        out.or_else(|| self.networks.iter().enumerate().filter(can).next_back()).map(|(index, _)| index)
+        out.or_else(|| self.networks.iter().enumerate().rfind(can)).map(|(index, _)| index)
     }
 }
 

@@ -5,6 +5,7 @@ use hull_agent_protocol::{
     AppMetadata, AppSpec, ImageSource, Metadata, PodSpec, Restart, StandardStreams, VolumeSource, VolumeSpec,
 };
 use hull_errors::Doing;
+use hull_network::Networking;
 use nix::sys::signal::Signal;
 
 use crate::isolators::{self, Capabilities, Isolated, Seccomp, Strictness};
@@ -65,6 +66,22 @@ pub fn check(manifest: &Manifest, contract: &Contract) -> Result<Vec<String>, Er
     build(manifest, contract, &Nowhere, TerminalSize { rows: 0, columns: 0 }).map(|(_, warnings)| warnings)
 }
 
+/// What the pod may send in a second, in bits, if each of its apps has a limit; otherwise those without could not be told
+/// from the others.
+pub fn network_limit(manifest: &Manifest) -> Option<u64> {
+    let mut strictness = Strictness { lenient: true, warnings: vec![] };
+    let mut limit = |app: &RuntimeApp| {
+        let isolated = isolators::of_app(app.name.as_str(), &app.app.isolators, &mut strictness).ok()?;
+        isolated.limits.network_bits_per_second
+    };
+    manifest
+        .apps
+        .iter()
+        .map(&mut limit)
+        .try_fold(0u64, |sum, bits| sum.checked_add(bits?))
+        .filter(|sum| *sum > 0)
+}
+
 struct Nowhere;
 
 impl Places for Nowhere {
@@ -106,6 +123,9 @@ fn build(
         words.mounts = mounts;
         words.protect_paths = !contract.waived.paths;
         isolate(&mut words, isolated, contract, &mut spec.seccomp);
+        if limits_network(contract) {
+            words.limits.network_bits_per_second = None;
+        }
         spec.apps.push(words);
     }
     strictness.warnings.extend(volumes.warnings);
@@ -129,6 +149,11 @@ fn metadata(manifest: &Manifest, contract: &Contract) -> Result<Option<Box<Metad
         annotations: pairs(&manifest.annotations),
         apps: manifest.apps.iter().zip(&service.images).map(app).collect(),
     })))
+}
+
+/// Whether the host limits what the pod sends.
+fn limits_network(contract: &Contract) -> bool {
+    matches!(&contract.network, Networking::Own(plan) if plan.bits_per_second.is_some())
 }
 
 /// Gives an app its rights and limits; a program of its filter that the pod has already is shared.

@@ -120,6 +120,8 @@ on_every_flavour!(
     network::a_pod_is_in_the_networks_that_it_names,
     network::a_pod_is_reached_by_its_host_and_by_other_pods,
     network::a_pod_reaches_whom_its_network_leads_to,
+    network::a_pod_sends_as_fast_as_it_may,
+    network::a_pod_speaks_to_whom_it_may_only,
     network::a_pod_that_speaks_in_anothers_name_is_not_heard,
     network::a_port_of_one_address_leads_from_there_only,
     network::a_port_that_is_taken_is_an_error_before_anything_starts,

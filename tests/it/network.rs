@@ -342,3 +342,78 @@ pub(crate) fn a_configured_network_takes_a_built_in_ones_place(flavour: Flavour)
         assert_eq!(world.host.traces(), "");
     });
 }
+
+pub(crate) fn a_pod_speaks_to_whom_it_may_only(flavour: Flavour) {
+    World::visit(|world| {
+        world.host.serve(7);
+        world.outside.serve(7);
+        let hull = Hull::new();
+        let pod = serve(&hull, flavour, &["--net=default", "--egress=none", "--port=80-tcp:8080"]);
+        let (_, ip, ip6) = running(&hull, "default");
+        let servers = [
+            (World::OUTSIDE, 7),
+            (World::OUTSIDE6, 7),
+            (World::PRIVATE, 7),
+            (World::PRIVATE6, 7),
+            ("172.16.28.1", 7),
+            ("fd68:756c:6c70:1::1", 7),
+            (World::HOST, 7),
+            (World::HOST6, 7),
+            (&ip, 80),
+            (&ip6, 80),
+            (World::HOST, 8080),
+        ];
+        // TCP and UDP of each in turn; who has several addresses answers UDP by its first.
+        let heard = |egress: &str| {
+            let heard = ask(&hull, flavour, &["--net=default", egress], &servers);
+            heard.iter().map(|said| if said == "nothing" { '-' } else { '+' }).collect::<String>()
+        };
+        assert_eq!(heard("--egress=open"), "+++++-+-+++++-+-+++++-");
+        assert_eq!(heard("--egress=none"), "----------------------");
+        assert_eq!(heard("--egress=public"), "++++------------------");
+        assert_eq!(heard("--egress=public,10.11.12.13:7/tcp"), "+++++-----------------");
+        assert_eq!(
+            heard("--egress=10.11.0.0/16,[fd00:11::/32]:7/tcp,172.16.28.1:7"),
+            "----+-+-++------------"
+        );
+        // It answers, whomever it may not ask.
+        assert!(world.outside.tcp(World::HOST, 8080).is_some());
+        assert!(world.host.tcp(&ip6, 80).is_some());
+        pod.signal(Signal::SIGTERM);
+        pod.wait();
+        let fragments = |ip: &str| {
+            let script = format!("busybox ping -c 1 -W 1 -s 4000 {ip}");
+            run(&hull, flavour, &["--net=default", "--egress=93.184.216.34"], &script).code
+        };
+        assert_eq!((fragments(World::OUTSIDE), fragments(World::PRIVATE)), (0, 1));
+        run(&hull, flavour, &["--net=default", "--egress=example.com"], "true")
+            .failure(&["example.com", "names"]);
+        if flavour != Flavour::Kvm {
+            run(&hull, flavour, &["--net=host", "--egress=none"], "true").failure(&["--egress"]);
+        }
+        configure(&hull, "10-bridged.conflist", &bridge(&hull));
+        run(&hull, flavour, &["--net=bridged", "--egress=none"], "true").failure(&["bridged", "plugins"]);
+        assert_eq!(world.host.traces(), "");
+    });
+}
+
+pub(crate) fn a_pod_sends_as_fast_as_it_may(flavour: Flavour) {
+    World::visit(|world| {
+        let hull = Hull::new();
+        let probe = std::fs::read(env!("CARGO_BIN_EXE_probe")).expect("cargo has built it");
+        let limit = json!([{ "name": "resource/network-bandwidth", "value": { "limit": "8M" } }]);
+        let image = Builder::standard()
+            .layer(Layer::default().file("probe", 0o755, &probe))
+            .app(json!({ "isolators": limit }))
+            .aci();
+        let mut command =
+            hull.command(["run", flavour.option(), "--insecure-options=image", "--net=default"]);
+        let script = "dd if=/dev/zero bs=64k count=80 | busybox nc 172.16.28.1 9; true";
+        command.args([&image.reference(), "--exec=/bin/sh", "--", "-c", script]);
+        let took = world.host.receive(9, 4 << 20, || {
+            finish(command).success();
+        });
+        // A megabyte a second, after one and a quarter at once.
+        assert!(took > std::time::Duration::from_secs(2), "{took:?}");
+    });
+}

@@ -1,13 +1,16 @@
 //! Hosts with networks of a test's own: nothing reaches the machine that the tests run on.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
+use crate::hull::until;
 use crate::probe;
 
 /// A place in a network.
@@ -116,6 +119,30 @@ impl Place {
     /// Serves a port there, as long as the test program lives: [`probe::serve`].
     pub fn serve(&self, port: u16) {
         self.enter(|| probe::serve(port)).expect("a new host's ports are free");
+    }
+
+    /// How long it takes to receive so many bytes there, which `send` sends.
+    pub fn receive(&self, port: u16, bytes: u64, send: impl FnOnce()) -> Duration {
+        let all = SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), port);
+        let listener = self.enter(|| TcpListener::bind(all)).expect("a new host's ports are free");
+        listener.set_nonblocking(true).expect("a socket");
+        thread::scope(|scope| {
+            let receiver = scope.spawn(move || {
+                let mut stream = None;
+                until("somebody connects", || {
+                    stream = listener.accept().ok();
+                    stream.is_some()
+                });
+                let (stream, _) = stream.expect("waited for");
+                stream.set_nonblocking(false).expect("a socket");
+                let begin = Instant::now();
+                let count = std::io::copy(&mut stream.take(bytes), &mut std::io::sink());
+                assert_eq!(count.expect("bytes come"), bytes);
+                begin.elapsed()
+            });
+            send();
+            receiver.join().unwrap_or_else(|why| std::panic::resume_unwind(why))
+        })
     }
 
     /// What a server of TCP says to who is there.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use clap::Args;
+use hull_network::Destination;
 use hull_pod::manifest::ExposedPort;
 
 /// The networks.
@@ -16,6 +17,30 @@ pub(crate) struct NetArgs {
         default_missing_value = "default", value_delimiter = ','
     )]
     pub(crate) net: Vec<NetWish>,
+    /// Whom the pod may speak to: open, none, or a list of public (the world without anybody's private networks) and
+    /// addresses or networks with ports, as in 192.0.2.0/24:443/tcp
+    #[arg(long, value_name = "open|none|DESTINATION,...", value_delimiter = ',')]
+    pub(crate) egress: Vec<EgressWish>,
+}
+
+/// A word of `--egress`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EgressWish {
+    Open,
+    None,
+    To(Destination),
+}
+
+impl FromStr for EgressWish {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "open" => Ok(Self::Open),
+            "none" => Ok(Self::None),
+            _ => text.parse().map(Self::To),
+        }
+    }
 }
 
 /// A network by its name, and what was said for this pod in it.
@@ -73,7 +98,7 @@ mod tests {
         check("http:8080", "http", None, 8080);
         check("http:127.0.0.1:80", "http", Some("127.0.0.1"), 80);
         check("http:[::1]:80", "http", Some("::1"), 80);
-        check("80-tcp:::80", "80-tcp", Some("::"), 80);
+        check("80-tcp:[::]:80", "80-tcp", Some("::"), 80);
         for wrong in ["", "http", "http:", ":80", "http:0", "http:65536", "http:nowhere:80", "http:-1"] {
             assert!(exposed_port(wrong).is_err(), "{wrong}");
         }

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use hull_errors::Doing;
 use hull_image::SettingsFolders;
-use hull_network::{BuiltIn, Configured, Forward, Network, Networking, Plan, Protocol};
+use hull_network::{
+    BuiltIn, Configured, DESTINATIONS_MAX, Egress, Forward, Network, Networking, Plan, Protocol,
+};
 use hull_pod::manifest::{ExposedPort, Port};
-use hull_pod::{Flavour, Manifest};
+use hull_pod::{Flavour, Manifest, wire};
 
-use crate::cli::net::{NetArgs, NetWish};
+use crate::cli::net::{EgressWish, NetArgs, NetWish};
 use crate::{Error, Kind};
 
 /// Everything that a pod may be in.
@@ -64,7 +66,58 @@ pub(super) fn networking(
         [wish] if wish.name == "all" => own(Known::of(settings)?.0)?,
         wishes => own(named(wishes, &Known::of(settings)?)?)?,
     };
-    with_ports(networking, manifest)
+    let networking = with_egress(networking, egress(&args.egress)?)?;
+    with_ports(with_rate(networking, manifest), manifest)
+}
+
+fn egress(wishes: &[EgressWish]) -> Result<Egress, Error> {
+    let to = |wish: &EgressWish| match wish {
+        EgressWish::To(destination) => Some(*destination),
+        EgressWish::Open | EgressWish::None => None,
+    };
+    match wishes {
+        [] | [EgressWish::Open] => Ok(Egress::Open),
+        [EgressWish::None] => Ok(Egress::Only(vec![])),
+        wishes if wishes.len() > DESTINATIONS_MAX => refuse(format!(
+            "--egress: a pod has at most {DESTINATIONS_MAX} destinations, not {}",
+            wishes.len()
+        )),
+        wishes => match wishes.iter().map(to).collect() {
+            Some(destinations) => Ok(Egress::Only(destinations)),
+            None => refuse("--egress=open and --egress=none stand alone".into()),
+        },
+    }
+}
+
+fn with_egress(networking: Networking, egress: Egress) -> Result<Networking, Error> {
+    match networking {
+        networking if egress == Egress::Open => Ok(networking),
+        Networking::Host => {
+            refuse("--egress: the pod has the host's network, where it may speak to all".into())
+        }
+        Networking::Own(plan) => match plan.networks.iter().find(|network| !is_built_in(network)) {
+            Some(network) => refuse(format!(
+                "--egress: network {} is made by plugins, and only built-in networks are guarded: default and \
+                 default-restricted",
+                network.name()
+            )),
+            None => Ok(Networking::Own(Plan { egress, ..plan })),
+        },
+    }
+}
+
+fn is_built_in(network: &Network) -> bool {
+    matches!(network, Network::BuiltIn { .. })
+}
+
+/// The limits of all apps together, where there is a place for them; elsewhere the agent objects to each.
+fn with_rate(networking: Networking, manifest: &Manifest) -> Networking {
+    match networking {
+        Networking::Own(plan) if !plan.networks.is_empty() && plan.networks.iter().all(is_built_in) => {
+            Networking::Own(Plan { bits_per_second: wire::network_limit(manifest), ..plan })
+        }
+        networking => networking,
+    }
 }
 
 /// Lets the networks say which name servers there are, or not.
@@ -216,7 +269,8 @@ mod tests {
         manifest.ports = ports.iter().map(port).collect();
         let nowhere = || PathBuf::from("/nowhere");
         let settings = SettingsFolders { system: nowhere(), local: nowhere(), user: None };
-        networking(&NetArgs { net }, flavour, &manifest, &settings).map_err(|why| why.to_string())
+        networking(&NetArgs { net, egress: vec![] }, flavour, &manifest, &settings)
+            .map_err(|why| why.to_string())
     }
 
     #[test]
@@ -258,5 +312,22 @@ mod tests {
             let why = ask(words, Flavour::Nspawn, ports).unwrap_err();
             assert!(why.contains(said), "{words}: {why}");
         }
+    }
+
+    #[test]
+    fn words_about_egress_stand_alone_or_together() {
+        let ask = |words: &str| {
+            let wishes: Vec<EgressWish> =
+                words.split_whitespace().map(|word| word.parse().unwrap()).collect();
+            egress(&wishes).map_err(|why| why.to_string())
+        };
+        assert_eq!(ask(""), Ok(Egress::Open));
+        assert_eq!(ask("open"), Ok(Egress::Open));
+        assert_eq!(ask("none"), Ok(Egress::Only(vec![])));
+        assert!(matches!(ask("public 10.0.0.0/8"), Ok(Egress::Only(list)) if list.len() == 2));
+        assert!(ask("open public").is_err() && ask("none public").is_err());
+        let guarded = |networking| with_egress(networking, Egress::Only(vec![]));
+        assert!(guarded(Networking::Host).is_err());
+        assert!(guarded(Networking::default()).is_ok());
     }
 }

@@ -134,6 +134,11 @@ impl Jail {
 }
 
 impl Entered {
+    /// What this host could not give.
+    pub fn missing(&self) -> &[Missing] {
+        &self.missing
+    }
+
     /// Shuts the door behind all threads.
     ///
     /// # Errors

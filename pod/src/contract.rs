@@ -14,6 +14,10 @@ use crate::PodId;
 /// The environment variable with the number of the inherited lock descriptor.
 pub const LOCK_FD: &str = "HULL_LOCK_FD";
 
+/// The only argument with which `hull-kvm` says what its jail lacks on this host, a line each, instead of running a
+/// pod. It fails, and says why, where the jail cannot be built.
+pub const WALLS: &str = "walls";
+
 /// The version of this file and of the way it is handed over.
 pub const VERSION: u32 = 1;
 

@@ -12,6 +12,7 @@ mod network;
 mod order;
 mod plan;
 mod vmm;
+mod walls;
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use hull_agent_protocol::{ImageSource, VolumeSource};
 use hull_errors::Doing;
 use hull_pod::volumes::Used;
-use hull_pod::{Flavour, Verdict, dir, wire};
+use hull_pod::{Flavour, Verdict, contract, dir, wire};
 use hull_stage1::{Kind, Pod, Session, Signals, cgroup, conclude, connect, terminal};
 use nix::unistd::geteuid;
 
@@ -30,8 +31,11 @@ use crate::vmm::Vmm;
 type Error = hull_stage1::Error;
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|word| word == vmm::WORD) {
-        return machine::main();
+    let word = std::env::args().nth(1).unwrap_or_default();
+    match &*word {
+        vmm::WORD => return machine::main(),
+        contract::WALLS => return walls::main(),
+        _ => (),
     }
     let verdict = take_over().unwrap_or_else(|why| Verdict::Failed(hull_errors::chain(&why)));
     conclude(&verdict)

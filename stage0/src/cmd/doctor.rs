@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 
-use hull_pod::Flavour;
+use hull_pod::{Flavour, contract};
 use serde::Serialize;
 
 use crate::cli::DoctorArgs;
@@ -62,7 +62,7 @@ fn examine(host: &Host) -> Report {
         installed(host, Flavour::Nspawn.binary(), ON_HOST, REINSTALL),
         installed(host, AGENT, ALL, REINSTALL),
     ]);
-    checks.push(converter(host));
+    checks.extend([converter(host), vmm(host)]);
     let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     checks.push(filesystem("erofs", "images are mounted with it", &filesystems));
     checks.push(filesystem("overlay", "an app writes to a layer above its image", &filesystems));
@@ -120,6 +120,31 @@ fn converter(host: &Host) -> Check {
             check(NAME, ALL, missing.join("; "), warning(way_out))
         }
         Err(why) => check(NAME, ALL, hull_errors::chain(&why), Some((Verdict::Failed, REINSTALL.into()))),
+    }
+}
+
+/// The process that runs a guest, and the walls around it that this host can give to this user.
+fn vmm(host: &Host) -> Check {
+    const NAME: &str = "jail of VMs";
+    let Ok(program) = host.installed(Flavour::Kvm.binary()) else {
+        return check(
+            NAME,
+            VM,
+            "hull-kvm is not installed".into(),
+            Some((Verdict::Failed, REINSTALL.into())),
+        );
+    };
+    let output = Command::new(program).arg(contract::WALLS).env_clear().stdin(Stdio::null()).output();
+    let said =
+        output.map(|output| (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()));
+    match said {
+        Ok((true, missing)) if missing.is_empty() => check(NAME, VM, "it has all its walls".into(), None),
+        Ok((true, missing)) => {
+            let way_out = "VMs run behind the walls that there are; be root, use a newer kernel and cgroup version 2 for the others";
+            check(NAME, VM, missing.trim_end().replace('\n', "; "), warning(way_out))
+        }
+        Ok((false, why)) => check(NAME, VM, why, Some((Verdict::Failed, REINSTALL.into()))),
+        Err(why) => check(NAME, VM, why.to_string(), Some((Verdict::Failed, REINSTALL.into()))),
     }
 }
 
@@ -184,7 +209,7 @@ fn cgroups() -> Check {
         true => check("cgroups", ON_HOST, format!("version 2 at {target}"), None),
         false => {
             let found = format!(
-                "version 2 at {target} lacks {}: pods outside VMs have no limits",
+                "version 2 at {target} lacks {}: apps outside VMs, and VMs as a whole, have no limits",
                 missing.join(", ")
             );
             check("cgroups", ON_HOST, found, warning("boot with systemd.unified_cgroup_hierarchy=1"))

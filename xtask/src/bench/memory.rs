@@ -21,6 +21,14 @@ pub(super) struct Memory {
     pub(super) guest: u64,
 }
 
+impl std::ops::AddAssign for Memory {
+    fn add_assign(&mut self, other: Self) {
+        self.own += other.own;
+        self.private += other.private;
+        self.guest += other.guest;
+    }
+}
+
 impl Memory {
     /// `None` if this is no smaps.
     pub(super) fn read(smaps: &str) -> Option<Self> {

@@ -112,9 +112,28 @@ fn memory(command: &mut Command) -> Result<Memory> {
     let stdin = running.child.stdin.as_mut().expect("it was asked for");
     stdin.write_all(b"still there\n").doing(Kind::Failed, doing)?;
     running.read_until("there")?;
-    let path = format!("/proc/{}/smaps", running.child.id());
-    let smaps = fs::read_to_string(&path).doing(Kind::Failed, || format!("read {path}"))?;
-    Memory::read(&smaps).ok_or_else(|| Error::new(Kind::Failed, format!("understand {path}")))
+    let process = running.child.id();
+    let mut sum = Memory::default();
+    for pid in children(process).into_iter().chain([process]) {
+        let path = format!("/proc/{pid}/smaps");
+        let smaps = fs::read_to_string(&path).doing(Kind::Failed, || format!("read {path}"))?;
+        let memory = Memory::read(&smaps);
+        sum += memory.ok_or_else(|| Error::new(Kind::Failed, format!("understand {path}")))?;
+    }
+    Ok(sum)
+}
+
+/// The processes that a process has started: a supervisor's VMM.
+fn children(parent: u32) -> Vec<u32> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        // Behind the name, which may hold anything: the state, the parent (proc(5)).
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        fields.split_whitespace().nth(1).and_then(|text| text.parse().ok()) == Some(parent)
+    })
+    .collect()
 }
 
 fn hull_kernel_bytes(place: &Place) -> Result<u64> {

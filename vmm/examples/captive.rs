@@ -6,6 +6,8 @@
 //! `captive ID guest KERNEL [VCPUS [DISK]]`: runs a kernel with a vsock whose port 1024 is standard input, and a
 //! console on standard output if there is no disk. Exits with the guest's code; 99 for another end.
 //!
+//! `RAM_MIB` in the environment is the machine's RAM (32 without it).
+//!
 //! ID is the user it becomes; 0 keeps the caller's. Standard input is the supervisor.
 
 #[path = "../../jail/tests/deeds/mod.rs"]
@@ -133,7 +135,7 @@ fn asked(kernel: &str) -> Fallible<Asked> {
     Ok(Asked {
         host: HostFiles::open()?,
         vcpus: 1,
-        ram_mib: 32,
+        ram_mib: env::var("RAM_MIB").map_or(Ok(32), |mib| mib.parse())?,
         kernel: File::open(kernel)?,
         initramfs: vec![],
         cmdline: String::new(),

@@ -155,6 +155,17 @@ fn a_jailed_machine_of_several_vcpus_ends_as_one() {
 }
 
 #[test]
+fn jailed_machines_of_every_size_run() {
+    for vcpus in ["1", "2", "31", "32"] {
+        check(&Guest::new(Code::new().power_off(42)), &[vcpus], 42);
+    }
+    // Below and above the gap for devices below 4 GiB, and across it.
+    for ram_mib in ["64", "3071", "4096", "262144"] {
+        check_sized(&Guest::new(Code::new().power_off(42)), ram_mib);
+    }
+}
+
+#[test]
 fn a_jailed_guest_reads_and_writes_its_disk() {
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("disk");
@@ -228,6 +239,18 @@ fn check(guest: &Guest, more: &[&str], want: i32) -> String {
     heard
 }
 
+/// Runs a guest with so much RAM.
+#[track_caller]
+fn check_sized(guest: &Guest, ram_mib: &str) {
+    if !kvm() {
+        return;
+    }
+    let (kernel, words) = kernel(guest, &[]);
+    let status = Prisoner::start_with(&words, Stdio::null(), &[("RAM_MIB", ram_mib)]).ended();
+    assert_eq!(status.code(), Some(42), "{ram_mib} MiB: {status}");
+    drop(kernel);
+}
+
 fn kernel(guest: &Guest, more: &[&str]) -> (tempfile::NamedTempFile, Vec<String>) {
     let mut kernel = tempfile::NamedTempFile::new().unwrap();
     let mut file = guest.file();
@@ -250,13 +273,17 @@ static BIRTH: Mutex<()> = Mutex::new(());
 
 impl Prisoner {
     fn start(words: &[impl AsRef<str>], stdout: Stdio) -> Self {
+        Self::start_with(words, stdout, &[])
+    }
+
+    fn start_with(words: &[impl AsRef<str>], stdout: Stdio, variables: &[(&str, &str)]) -> Self {
         let (socket, theirs) = UnixStream::pair().unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut command = Command::new(example("captive"));
         // Without root nobody may choose.
         let root = rustix::process::geteuid().is_root();
         command.arg(if root { "1895000000" } else { "0" }).args(words.iter().map(AsRef::as_ref));
-        command.env("GLIBC_TUNABLES", "glibc.malloc.arena_max=1");
+        command.env("GLIBC_TUNABLES", "glibc.malloc.arena_max=1").envs(variables.iter().copied());
         command.stdin(OwnedFd::from(theirs)).stdout(stdout).stderr(Stdio::null());
         let guard = BIRTH.lock().unwrap();
         let child = hull_jail::spawn_alone(&mut command).unwrap();

@@ -212,7 +212,6 @@ impl Transport {
             Reg::DriverFeatures => self.write_features(value),
             Reg::QueueSel => self.state.queue_sel = value,
             Reg::QueueNotify => {
-                self.counters.rung += 1;
                 if let Ok(queue) = u16::try_from(value) {
                     self.wake(Wake::Queue(queue));
                 }
@@ -337,6 +336,7 @@ impl Transport {
 
 impl Woken for Transport {
     fn wake(&mut self, why: Wake) {
+        self.counters.rung += u64::from(matches!(why, Wake::Queue(_)));
         let known = !matches!(why, Wake::Queue(queue) if self.queues.len() <= usize::from(queue));
         if self.state.phase == Phase::Live && !self.state.needs_reset && known {
             match self.serve(why) {

@@ -1,5 +1,5 @@
 //! Boots a kernel from the command line, to try a machine without a pod:
-//! `boot KERNEL [init=FILE] [disk=FILE] [rodisk=FILE] [pmem=FILE] [ram=MIB] [vcpus=N] [vsock] [rng] [tap=NAME] [console] [cmd=WORDS]`
+//! `boot KERNEL [init=FILE] [disk=FILE] [rodisk=FILE] [pmem=FILE] [ram=MIB] [vcpus=N] [vsock] [rng] [tap=NAME] [balloon=MIB] [console] [cmd=WORDS]`
 //! A vsock is port 1024, echoed. Prints how the machine ended, and exits with the guest's code.
 #![forbid(unsafe_code)]
 
@@ -28,8 +28,10 @@ fn main() {
 
 fn run() -> Fallible<u8> {
     let start = Instant::now();
-    let (asked, pmem) = parse()?;
-    let machine = Machine::new(VmConfig::try_from(asked)?.with_pmem(pmem)?)?;
+    let Wishes { asked, pmem, balloon } = parse()?;
+    let config = VmConfig::try_from(asked)?.with_pmem(pmem)?;
+    let config = if let Some(mib) = balloon { config.with_balloon(mib)? } else { config };
+    let machine = Machine::new(config)?;
     let created = start.elapsed();
     let machine = machine.load()?;
     let (loaded, copied) = (start.elapsed(), machine.kernel_bytes_copied());
@@ -44,7 +46,13 @@ fn run() -> Fallible<u8> {
     })
 }
 
-fn parse() -> Fallible<(Asked, Vec<File>)> {
+struct Wishes {
+    asked: Asked,
+    pmem: Vec<File>,
+    balloon: Option<u32>,
+}
+
+fn parse() -> Fallible<Wishes> {
     let mut words = std::env::args().skip(1);
     let kernel = File::open(words.next().ok_or("name a kernel")?)?;
     let mut asked = Asked {
@@ -61,6 +69,7 @@ fn parse() -> Fallible<(Asked, Vec<File>)> {
         console: None,
     };
     let mut pmem = Vec::new();
+    let mut balloon = None;
     for word in words {
         match word.split_once('=').unwrap_or((&word, "")) {
             ("init", path) => asked.initramfs.push(file("init", path)?),
@@ -74,6 +83,7 @@ fn parse() -> Fallible<(Asked, Vec<File>)> {
             ("vcpus", count) => asked.vcpus = count.parse()?,
             ("vsock", _) => asked.vsock = Some(Vsock { ports: vec![echo()?] }),
             ("rng", _) => asked.rng = true,
+            ("balloon", mib) => balloon = Some(mib.parse()?),
             ("tap", name) => {
                 let index = u8::try_from(asked.net.len())?;
                 asked.net.push(Net { tap: open_tap(name)?, mac: [2, 0, 0, 0, 0, index], mtu: Some(1500) });
@@ -84,7 +94,7 @@ fn parse() -> Fallible<(Asked, Vec<File>)> {
             (path, host) => asked.initramfs.push(file(path, host)?),
         }
     }
-    Ok((asked, pmem))
+    Ok(Wishes { asked, pmem, balloon })
 }
 
 fn file(path: &str, host: &str) -> Fallible<InitramfsFile> {

@@ -7,6 +7,7 @@ mod exits;
 mod figures;
 mod image;
 mod memory;
+mod net;
 mod options;
 mod place;
 mod reasons;
@@ -29,6 +30,7 @@ use options::{Host, Order};
 pub(crate) const HELP: &str = "\
 cargo xtask bench start [--json] [--runs N]
 cargo xtask bench convert [--json] [LAYER.tar]
+cargo xtask bench net [--json]
 
 Measures the start of a pod: `hull run --stage1=kvm` of a static busybox that says hello, against
 QEMU's microvm with the same guest kernel and the same EROFS image, each from exec to the app's
@@ -43,6 +45,9 @@ millisecond is one. What the figures mean is in docs/benchmarks.md.
 
 `convert` measures how long a layer (a Debian root, if none is named) takes into hull's store, to disk
 by `tar -x`, and by `umoci unpack`, compressed by gzip and by zstd, and how much memory at most.
+
+`net` measures TCP between a guest and its host, each way by iperf3 over a tap, on hull's VMM and on
+QEMU's microvm with the same kernel. In the lab that is throughput per instruction.
 ";
 
 /// busybox-static is the app, tar packs it, QEMU is the other contender, libc-bin has ldd.
@@ -69,7 +74,9 @@ pub(crate) fn run(arguments: &[String], paths: &Paths) -> Result<ExitCode> {
             }
         }
         Order::Convert { json, layer } => convert::run(json, layer, paths),
+        Order::Net { json } => net::run(json, paths),
         Order::Inside(job) => inside(&job),
+        Order::InsideNet { host, programs, json } => net::inside(host, &programs, json),
     }
 }
 

@@ -17,8 +17,17 @@ pub(super) enum Order {
         json: bool,
         layer: Option<PathBuf>,
     },
+    /// TCP through a guest's network device.
+    Net {
+        json: bool,
+    },
     /// Not for people: measure here and now.
     Inside(Job),
+    InsideNet {
+        host: Host,
+        programs: PathBuf,
+        json: bool,
+    },
 }
 
 /// What the user wants.
@@ -53,6 +62,11 @@ impl Host {
             Host::Native => "native",
         }
     }
+
+    fn parse(name: &str) -> Result<Self> {
+        let known = [Host::Lab, Host::Native].into_iter().find(|known| known.name() == name);
+        known.ok_or_else(|| usage("bench inside needs a host"))
+    }
 }
 
 impl Order {
@@ -67,14 +81,25 @@ impl Order {
                     _ => Err(usage("bench convert takes --json and one archive")),
                 }
             }
+            Some((what, options)) if what == "net" => Ok(Order::Net { json: only_json(options)? }),
             Some((what, [host, programs, options @ ..])) if what == "inside" => {
-                let host = [Host::Lab, Host::Native].into_iter().find(|known| known.name() == host);
-                let host = host.ok_or_else(|| usage("bench inside needs a host"))?;
-                Ok(Order::Inside(Wishes::parse(options)?.on(host, programs.into())))
+                Ok(Order::Inside(Wishes::parse(options)?.on(Host::parse(host)?, programs.into())))
             }
-            Some((what, _)) => Err(usage(format_args!("bench knows start and convert, not {what}"))),
-            None => Err(usage("bench needs to know what: cargo xtask bench start, or convert")),
+            Some((what, [host, programs, options @ ..])) if what == "inside-net" => {
+                let (host, programs) = (Host::parse(host)?, programs.into());
+                Ok(Order::InsideNet { host, programs, json: only_json(options)? })
+            }
+            Some((what, _)) => Err(usage(format_args!("bench knows start, convert and net, not {what}"))),
+            None => Err(usage("bench needs to know what: cargo xtask bench start, convert or net")),
         }
+    }
+}
+
+fn only_json(options: &[String]) -> Result<bool> {
+    match options {
+        [] => Ok(false),
+        [word] if word == "--json" => Ok(true),
+        _ => Err(usage("bench net takes --json and nothing else")),
     }
 }
 
@@ -129,6 +154,15 @@ mod tests {
         check("start", false, RUNS);
         check("start --json", true, RUNS);
         check("start --runs 3", false, 3);
+    }
+
+    #[test]
+    fn the_network_is_measured_with_or_without_json() {
+        assert_eq!(parse("net").unwrap(), Order::Net { json: false });
+        assert_eq!(parse("net --json").unwrap(), Order::Net { json: true });
+        let want = Order::InsideNet { host: Host::Lab, programs: "/p".into(), json: true };
+        assert_eq!(parse("inside-net lab-icount /p --json").unwrap(), want);
+        assert!(parse("net --runs 3").is_err() && parse("inside-net here /p").is_err());
     }
 
     #[test]

@@ -146,7 +146,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// The paths in lines like `libz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x00007f…)`.
-fn libraries(ldd: &str) -> Vec<&Path> {
+pub(super) fn libraries(ldd: &str) -> Vec<&Path> {
     ldd.lines()
         .filter_map(|line| line.split_once(" => ")?.1.split_whitespace().next())
         .filter(|path| path.starts_with('/'))

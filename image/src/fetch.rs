@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use crate::appc::AciFetcher;
+use crate::catalog::aci_name;
+use crate::digest::Digest;
 use crate::import::{self, Guessed, Remembered};
 use crate::names::NamedImage;
 use crate::registry::{self, Registry};
@@ -77,8 +79,13 @@ impl Fetcher<'_> {
             Guessed::Aci => {
                 let remembered =
                     if self.options.insecure.image { Remembered::Aci } else { Remembered::SignedAci };
-                let imported =
-                    import::once(self.store, path, remembered, || AciFetcher::new(self).file(path))?;
+                let fetcher = AciFetcher::new(self);
+                let mut imported = import::once(self.store, path, remembered, || fetcher.file(path))?;
+                let image = &imported.image;
+                let name = aci_name(&image.name, &image.config.labels);
+                if !fetcher.is_trusted(&Digest::from(&image.id), name)? {
+                    imported = fetcher.file(path)?;
+                }
                 self.store.touch(&imported.image.id);
                 Ok(imported)
             }

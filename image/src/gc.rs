@@ -16,6 +16,7 @@ use crate::acis::Acis;
 use crate::catalog::{last_used, on_disk};
 use crate::digest::{Algorithm, Digest, ImageId};
 use crate::record::{FileRecord, ImageRecord};
+use crate::signers::Signers;
 use crate::store::Store;
 use crate::temporary::{sweep, sync_folder};
 use crate::{Error, Kind, names, record};
@@ -82,6 +83,7 @@ impl Store {
         self.collect_names(&mut report)?;
         self.collect_remotes(&mut report)?;
         self.collect_acis()?;
+        self.collect_signers()?;
         Ok(removals)
     }
 
@@ -110,6 +112,7 @@ impl Store {
             self.collect_names(&mut report)?;
             self.collect_remotes(&mut report)?;
             self.collect_acis()?;
+            self.collect_signers()?;
         }
         // These records only save time, and their files may lie on a server that does not answer.
         self.collect_files(&mut report)?;
@@ -229,6 +232,15 @@ impl Store {
     fn collect_acis(&self) -> Result<(), Error> {
         each_file(self.acis().folder(), |name, path, _| {
             match Acis::image_of(name).is_some_and(|id| self.record_path(&id).exists()) {
+                true => Ok(()),
+                false => remove(path).map(drop),
+            }
+        })
+    }
+
+    fn collect_signers(&self) -> Result<(), Error> {
+        each_file(self.signers().folder(), |name, path, _| {
+            match Signers::archive_of(name).is_some_and(|digest| self.blobs().path(&digest).exists()) {
                 true => Ok(()),
                 false => remove(path).map(drop),
             }

@@ -36,6 +36,7 @@ mod record;
 mod reference;
 pub mod registry;
 mod settings;
+mod signers;
 mod staging;
 mod store;
 mod temporary;

@@ -7,6 +7,7 @@
 //! manifests/ID.json                    what is known of it; written last, removed first
 //! names/HASH.json                      what a name led to when it was last fetched
 //! aci/HASH.ID                          that an image is an App Container Image of that name; empty
+//! signers/DIGEST.FINGERPRINT           by whose key such an image was signed; empty (see `signers`)
 //! partial/KEY                          downloads that are not whole (see `transport::partial`)
 //! remote/HASH.json                     what a URL held when it was last fetched (see `appc::remote`)
 //! refs/HASH.json                       which image an archive file held
@@ -31,6 +32,7 @@ use crate::digest::{Digest, IdPrefix, ImageId};
 use crate::lock::{Exclusive, Hold};
 use crate::names::{NamedImage, Names};
 use crate::record::{self, CONVERSION, FORMAT, FileRecords, ImageKind, ImageRecord, LayerRecord};
+use crate::signers::Signers;
 use crate::temporary::{ImageLock, Temporary, sweep};
 use crate::transport::partial::Partials;
 use crate::{Error, Kind, Reference, catalog, document, folders, import};
@@ -44,6 +46,7 @@ pub struct Store {
     files: FileRecords,
     names: Names,
     acis: Acis,
+    signers: Signers,
     converter: Converter,
 }
 
@@ -88,6 +91,7 @@ impl Store {
             files: FileRecords::new(images_dir.join("refs"), temporary.clone()),
             names: Names::new(images_dir.join("names"), temporary.clone()),
             acis: Acis::new(images_dir.join("aci")),
+            signers: Signers::new(images_dir.join("signers")),
             folder: images_dir.to_owned(),
             temporary,
             converter,
@@ -197,6 +201,10 @@ impl Store {
 
     pub(crate) fn acis(&self) -> &Acis {
         &self.acis
+    }
+
+    pub(crate) fn signers(&self) -> &Signers {
+        &self.signers
     }
 
     /// An image of the store; `None` if it is not there.
@@ -403,7 +411,7 @@ impl Store {
     }
 
     fn folders(&self) -> impl Iterator<Item = PathBuf> {
-        let own = ["aci", "erofs", "manifests", "names", "partial", "refs", "remote", "tmp"]
+        let own = ["aci", "erofs", "manifests", "names", "partial", "refs", "remote", "signers", "tmp"]
             .map(|name| self.folder.join(name));
         [self.folder.clone()].into_iter().chain(own).chain(self.blobs.folders())
     }

@@ -31,6 +31,18 @@ fn a_signature_makes_an_image_from_a_file_usable() {
     run().failure(&[NAME]);
     hull.hull(&["trust", "--prefix=example.com", "--skip-fingerprint-review", &key]).success();
     assert_eq!(run().success(), "from the image me\n");
+    // What the store has of a key that is trusted no more is not used again, by its file or by its name.
+    let by_name = |option: &str| hull.hull(&["run", "--stage1=fly", option, NAME, "--", "me"]);
+    by_name("--pull-policy=never").success();
+    let trusted = hull.settings().join("trustedkeys");
+    let kept = hull.settings().join("kept");
+    fs::rename(&trusted, &kept).unwrap();
+    run().failure(&["run: ", "hull trust --prefix"]);
+    by_name("--pull-policy=never").failure(&[NAME, "no longer trusted", "the store has none"]);
+    by_name("--insecure-options=image").success();
+    fs::rename(&kept, &trusted).unwrap();
+    by_name("--pull-policy=never").success();
+    run().success();
 }
 
 #[test]

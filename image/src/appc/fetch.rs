@@ -22,6 +22,7 @@ use super::page::{Endpoint, Page};
 use super::remote::{self, Remote, State};
 use super::web::{Answer, Archive, Web, shown};
 use crate::aci::{Dependency, Manifest};
+use crate::blobs::cannot_write;
 use crate::digest::{Algorithm, Digest, IdPrefix, ImageId};
 use crate::import::open_regular;
 use crate::names::NamedImage;
@@ -141,8 +142,36 @@ impl<'a> AciFetcher<'a> {
         let copy = self.store().blobs().scratch(&mut &file, &shown)?;
         let signed = self.verify(&signature, &copy, &shown)?;
         let part = self.unpack(&copy, &shown)?;
-        self.covers(&signed, part.manifest.name().as_str())?;
+        let signer = self.covers(&signed, part.manifest.name().as_str())?;
+        self.note_signer(&part, signer)?;
         self.finish(part)
+    }
+
+    /// Whether an image of the store may still be used: one that was signed when it came, only as long as a key that
+    /// signed it is trusted for its name.
+    ///
+    /// # Errors
+    /// [`Kind::Host`], and whatever reading the trusted keys fails with.
+    pub(crate) fn is_trusted(&self, archive: &Digest, name: &str) -> Result<bool, Error> {
+        if self.fetcher.options.insecure.image {
+            return Ok(true);
+        }
+        let signers = self.store().signers().of(archive);
+        let signers = signers.doing(Kind::Host, || format!("look for who signed image {name}"))?;
+        let Some(first) = signers.first() else { return Ok(true) };
+        let keystore = self.keystore()?.borrow();
+        let trusted = signers.iter().any(|signer| keystore.trusts(signer, name));
+        if !trusted {
+            let text =
+                format!("image {name} in the store was signed by {first}, which is no longer trusted for it");
+            self.progress().warn(&text);
+        }
+        Ok(trusted)
+    }
+
+    fn note_signer(&self, part: &Part, signer: &Signer) -> Result<(), Error> {
+        let noted = self.store().signers().put(part.blob.digest(), signer.fingerprint());
+        noted.map_err(|e| cannot_write(self.store().folder(), "who signed an image", e))
     }
 
     /// The public keys that discovery names for an image name or a prefix of one, each with where it is from.
@@ -207,6 +236,9 @@ impl<'a> AciFetcher<'a> {
             return Ok(None);
         }
         let Some(image) = self.store().find_aci(name)? else { return Ok(None) };
+        if !self.is_trusted(&Digest::from(&image.id), name.name())? {
+            return Ok(None);
+        }
         match self.blob(&Digest::from(&image.id), &format!("image {}", image.id))? {
             Some(part) if !part.manifest.dependencies().is_empty() => self.finish(part).map(Some),
             _ => Ok(Some(Imported { image, converted: false })),
@@ -294,6 +326,11 @@ impl<'a> AciFetcher<'a> {
         let usable = |remote: &Remote| remote.was_verified || self.fetcher.options.insecure.image;
         let Some(remote) = remote.filter(usable) else { return Ok(None) };
         let part = self.blob(&remote.blob, &format!("image {}", ImageId::from(&remote.blob)))?;
+        if let Some(part) = &part
+            && !self.is_trusted(&remote.blob, part.manifest.name().as_str())?
+        {
+            return Ok(None);
+        }
         Ok(part.map(|part| {
             let was_verified = remote.was_verified;
             (remote, Fetched { part, was_verified })
@@ -394,14 +431,18 @@ impl<'a> AciFetcher<'a> {
         };
         let Some(signature) = signature else { return unpack() };
         let signed = self.verify(signature, complete.file(), address)?;
+        let mut signer = None;
         if let Some(name) = claims.name {
-            let signer = self.covers(&signed, name.name())?;
-            Rollback::new(self.store().folder()).accept_image(name, signer.created())?;
+            let found = self.covers(&signed, name.name())?;
+            Rollback::new(self.store().folder()).accept_image(name, found.created())?;
+            signer = Some(found);
         }
         let part = unpack()?;
-        if claims.name.is_none() {
-            self.covers(&signed, part.manifest.name().as_str())?;
-        }
+        let signer = match signer {
+            Some(signer) => signer,
+            None => self.covers(&signed, part.manifest.name().as_str())?,
+        };
+        self.note_signer(&part, signer)?;
         Ok(part)
     }
 
@@ -498,6 +539,7 @@ impl<'a> AciFetcher<'a> {
             return Ok(None);
         }
         if let Some(image) = self.store().find_aci(name)?
+            && self.is_trusted(&Digest::from(&image.id), name.name())?
             && let Some(part) = self.blob(&Digest::from(&image.id), &format!("image {name}"))?
         {
             return Ok(Some(part));

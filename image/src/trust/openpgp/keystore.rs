@@ -123,6 +123,11 @@ impl Keystore {
         self.entries.iter().any(|entry| entry.scope != Scope::ROOT && entry.scope.covers(name))
     }
 
+    /// Whether a key is trusted to sign images of that name.
+    pub(crate) fn trusts(&self, fingerprint: &str, image: &str) -> bool {
+        signed::may_sign(&self.said(fingerprint), image)
+    }
+
     /// The keys that may be meant.
     pub(super) fn certs(&self, handles: &[KeyHandle]) -> Vec<Cert> {
         let meant = |cert: &&Cert| cert.keys().key_handles(handles.iter()).next().is_some();

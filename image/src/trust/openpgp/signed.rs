@@ -72,8 +72,7 @@ impl Signer {
     }
 
     fn may_sign(&self, image: &str) -> bool {
-        let last = self.said.iter().rfind(|(scope, _)| scope.covers(image));
-        last.is_some_and(|(_, said)| *said == Said::Trusted)
+        may_sign(&self.said, image)
     }
 
     fn described(&self) -> String {
@@ -82,6 +81,12 @@ impl Signer {
             None => self.fingerprint.clone(),
         }
     }
+}
+
+/// Whether a key of which this is said, the last thing counting most, may sign images of that name.
+pub(super) fn may_sign(said: &[(Scope, Said)], image: &str) -> bool {
+    let last = said.iter().rfind(|(scope, _)| scope.covers(image));
+    last.is_some_and(|(_, said)| *said == Said::Trusted)
 }
 
 impl Signed {

@@ -109,8 +109,8 @@ pub enum VolumeSource {
     Empty { mode: u32, uid: u32, gid: u32, size_bytes: Option<u64> },
     /// A file or directory that stage1 has mounted already.
     Mounted { path: String },
-    /// A virtio-fs device with this tag (virtio 1.2, 5.11.4).
-    Shared { tag: String, read_only: bool },
+    /// A virtio-fs device with this tag (virtio 1.2, 5.11.4): the directory that it shares, or a file in it.
+    Shared { tag: String, read_only: bool, file: Option<String> },
     /// A device node, for the app to find at the mount's target.
     Device { path: String, read_only: bool },
 }

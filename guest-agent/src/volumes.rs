@@ -26,21 +26,22 @@ pub(crate) const HERE: &str = "volumes";
 fn place(index: usize, volume: &VolumeSpec) -> String {
     match &volume.source {
         VolumeSource::Mounted { path } | VolumeSource::Device { path, .. } => path.clone(),
-        VolumeSource::Empty { .. } | VolumeSource::Shared { .. } => format!("{HERE}/{index}"),
+        VolumeSource::Shared { file: Some(file), .. } => format!("{HERE}/{index}/{file}"),
+        VolumeSource::Empty { .. } | VolumeSource::Shared { file: None, .. } => format!("{HERE}/{index}"),
     }
 }
 
 /// Makes and mounts what stage1 has not mounted already.
 pub(crate) fn make_all(volumes: &[VolumeSpec]) -> Result<(), Error> {
     for (index, volume) in volumes.iter().enumerate() {
-        let place = place(index, volume);
+        let place = format!("{HERE}/{index}");
         let made = match &volume.source {
             VolumeSource::Mounted { .. } | VolumeSource::Device { .. } => Ok(()),
             VolumeSource::Empty { mode, uid, gid, size_bytes } => {
                 let size = size_bytes.map_or_else(String::new, |bytes| format!("size={bytes}"));
                 make_empty(&place, &size, Mode::from_bits_truncate(*mode), (*uid, *gid))
             }
-            VolumeSource::Shared { tag, read_only } => share(&place, tag, *read_only),
+            VolumeSource::Shared { tag, read_only, .. } => share(&place, tag, *read_only),
         };
         made.doing(AgentFault::Machine, || format!("make volume {}", volume.name))?;
     }

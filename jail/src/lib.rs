@@ -185,6 +185,15 @@ impl Sealed {
     }
 }
 
+/// Shuts the door behind all threads of a process that has built its other walls itself, because its work needs some
+/// of what [`Jail`] gives up.
+///
+/// # Errors
+/// Whatever the kernel refuses; the process must end then.
+pub fn seal(calls: &Calls) -> Result<(), Error> {
+    calls.compile()?.shut_for_all_threads()
+}
+
 /// Namespaces, ids, capabilities and Landlock belong to threads, not to processes.
 fn require_one_thread() -> Result<(), Error> {
     let doing = || "count the threads of the process".to_owned();

@@ -35,7 +35,20 @@ pub struct Restrictions {
 #[derive(Debug)]
 pub struct Tree {
     fd: OwnedFd,
-    extent: Extent,
+}
+
+/// For another process to attach.
+impl From<Tree> for OwnedFd {
+    fn from(tree: Tree) -> Self {
+        tree.fd
+    }
+}
+
+/// The caller says that it is one.
+impl From<OwnedFd> for Tree {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
 }
 
 impl Tree {
@@ -46,12 +59,14 @@ impl Tree {
     /// The kernel's.
     pub fn clone_of(source: BorrowedFd<'_>, extent: Extent) -> io::Result<Self> {
         let fd = sys::clone_tree(source, extent == Extent::All)?;
-        let tree = Self { fd, extent };
-        if extent == Extent::One {
-            // Else what is mounted at the source later would come along after all.
-            sys::set_attributes(tree.fd.as_fd(), 0, libc::MS_PRIVATE, false)?;
-        }
-        Ok(tree)
+        // Of one mount alone, what is mounted at the source later would come along after all; and in any case
+        // nothing goes from the clone to the source.
+        let (propagation, all) = match extent {
+            Extent::One => (libc::MS_PRIVATE, false),
+            Extent::All => (libc::MS_SLAVE, true),
+        };
+        sys::set_attributes(fd.as_fd(), 0, propagation, all)?;
+        Ok(Self { fd })
     }
 
     /// Takes rights away. What is mounted below the source later, and comes along, is not restricted: its own
@@ -64,7 +79,7 @@ impl Tree {
         let no_devices = if with.no_devices { libc::MOUNT_ATTR_NODEV } else { 0 };
         match read_only | no_devices {
             0 => Ok(()),
-            set => sys::set_attributes(self.fd.as_fd(), set, 0, self.extent == Extent::All),
+            set => sys::set_attributes(self.fd.as_fd(), set, 0, true),
         }
     }
 

@@ -4,6 +4,28 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+/// File systems that are the kernel itself, not files: through them the host is changed, looked into or left.
+const KERNELS_OWN: [&str; 18] = [
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "efivarfs",
+    "fusectl",
+    "nfsd",
+    "nsfs",
+    "proc",
+    "pstore",
+    "resctrl",
+    "securityfs",
+    "sysfs",
+    "tracefs",
+];
+
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -16,6 +38,27 @@ pub struct Entry {
 /// The mounts at and below `top`, by the text of the table.
 pub fn below(table: &str, top: &Path) -> Vec<Entry> {
     table.lines().filter_map(entry).filter(|entry| entry.target.starts_with(top)).collect()
+}
+
+/// The first of the mounts at and below `top` that no pod may have.
+pub fn kernels_own(table: &str, top: &Path) -> Option<Entry> {
+    below(table, top).into_iter().find(|mount| KERNELS_OWN.contains(&mount.kind.as_str()))
+}
+
+impl Entry {
+    /// Why it is none for a pod, whose tree begins at `top`, and what to do about it.
+    pub fn objection(&self, top: &Path) -> String {
+        let way_out = match self.target == top {
+            true => "a pod has a /proc and a /sys of its own",
+            false => "recursive=false leaves out what is mounted below",
+        };
+        let below = self.target.strip_prefix(top).unwrap_or(Path::new(""));
+        let place = if below == Path::new("") { "it".into() } else { format!("{} in it", below.display()) };
+        format!(
+            "{place} is the host kernel's own {}, and a pod with that could change the host; {way_out}",
+            self.kind
+        )
+    }
 }
 
 fn entry(line: &str) -> Option<Entry> {
@@ -50,6 +93,19 @@ mod tests {
         let found: Vec<_> = below(TABLE, Path::new("/srv")).into_iter().map(|e| (e.target, e.kind)).collect();
         assert_eq!(found, [("/srv".into(), "tmpfs".into()), ("/srv/a b".into(), "proc".into())]);
         assert!(below(TABLE, Path::new("/other")).is_empty());
+    }
+
+    #[test]
+    fn what_is_the_kernels_own_is_told() {
+        let bad = kernels_own(TABLE, Path::new("/srv")).unwrap();
+        let text = bad.objection(Path::new("/srv"));
+        assert!(
+            text.contains("a b in it") && text.contains("proc") && text.contains("recursive=false"),
+            "{text}"
+        );
+        let text = bad.objection(Path::new("/srv/a b"));
+        assert!(text.starts_with("it is") && text.contains("/sys of its own"), "{text}");
+        assert_eq!(kernels_own(TABLE, Path::new("/other")), None);
     }
 
     #[test]

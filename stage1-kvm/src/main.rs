@@ -11,7 +11,9 @@ mod machine;
 mod network;
 mod order;
 mod plan;
+mod servers;
 mod vmm;
+mod volumes;
 mod walls;
 
 use std::os::unix::net::UnixStream;
@@ -27,6 +29,8 @@ use nix::unistd::geteuid;
 
 use crate::ids::OwnId;
 use crate::vmm::Vmm;
+
+use crate::volumes::Brought;
 
 type Error = hull_stage1::Error;
 
@@ -58,7 +62,8 @@ fn run(pod: &Pod) -> Result<Verdict, Error> {
 
 fn converse(pod: &Pod, signals: &Signals, cgroup: Option<&Path>) -> Result<Verdict, Error> {
     let machine = plan::machine(pod)?;
-    let limited = cgroup.map_or(Ok(false), |cgroup| limits::set(cgroup, machine))?;
+    let mut brought = Brought::open(pod, cgroup)?;
+    let limited = cgroup.map_or(Ok(false), |cgroup| limits::set(cgroup, machine, brought.servers.len()))?;
     if !limited && pod.contract.debug {
         eprintln!("hull-kvm: this host's cgroups cannot limit the virtual machine, going on without");
     }
@@ -67,10 +72,11 @@ fn converse(pod: &Pod, signals: &Signals, cgroup: Option<&Path>) -> Result<Verdi
     // Taken away after the machine, which holds their ends.
     let networks = connect(pod)?;
     let interfaces = network::interfaces(&networks)?;
-    let mut vmm = Vmm::start(pod, plan::plan(pod, agents_end, interfaces)?, id, cgroup)?;
+    let asked = plan::plan(pod, agents_end, interfaces, std::mem::take(&mut brought.disks))?;
+    let mut vmm = Vmm::start(pod, asked, brought.filesystems()?, id, cgroup)?;
     dir::write(&pod.path, dir::PID, vmm.pid().to_string().as_bytes())
         .doing(Kind::Host, || "record the virtual machine's pid".into())?;
-    let mut spec = wire::pod_spec(&pod.manifest, &pod.contract, &Devices, terminal::size())
+    let mut spec = wire::pod_spec(&pod.manifest, &pod.contract, &Devices(&brought), terminal::size())
         .doing(Kind::Contract, || "tell the agent what to run".into())?;
     spec.interfaces = networks.interfaces();
     spec.resolver = spec.resolver.or_else(|| networks.resolver());
@@ -82,16 +88,14 @@ fn converse(pod: &Pod, signals: &Signals, cgroup: Option<&Path>) -> Result<Verdi
     session.conclude(end, || vmm.why_it_ended(pod))
 }
 
-struct Devices;
+struct Devices<'a>(&'a Brought);
 
-impl wire::Places for Devices {
-    /// The guest names its disks in the order in which it finds them, which is the order of the plan.
+impl wire::Places for Devices<'_> {
     fn image(&self, index: usize) -> ImageSource {
-        let letter = char::from(b'a' + u8::try_from(index).expect("plan refuses more disks than letters"));
-        ImageSource::Device { path: format!("/dev/vd{letter}") }
+        ImageSource::Device { path: plan::disk(index).expect("plan has named it already") }
     }
 
     fn volume(&self, index: usize, _: &Used) -> VolumeSource {
-        VolumeSource::Shared { tag: plan::tag(index), read_only: false }
+        self.0.sources[index].clone().expect("the host's volumes have been brought")
     }
 }

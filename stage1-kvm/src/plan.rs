@@ -7,32 +7,33 @@ use std::os::unix::net::UnixStream;
 
 use hull_agent_protocol::AGENT_PORT;
 use hull_errors::Doing;
-use hull_pod::Flavour;
 use hull_pod::contract::Machine;
-use hull_pod::volumes::{self, Backing};
 use hull_stage1::{Kind, Pod};
 use hull_vmm::{Asked, Disk, HostFiles, InitramfsFile, Net, Vsock, VsockPort};
 
 use crate::Error;
 
-/// One disk an app, named `/dev/vda` to `/dev/vdz`.
-const APPS_MAX: usize = 26;
+/// `/dev/vda` to `/dev/vdz`.
+const DISKS_MAX: usize = 26;
 
 /// What the kernel's command line tells the agent, its `/init`.
 const AGENT_ARGUMENTS: &str = "-- --machine=vm";
 
-pub(crate) fn plan(pod: &Pod, agents_end: UnixStream, net: Vec<Net>) -> Result<Asked, Error> {
+pub(crate) fn plan(
+    pod: &Pod,
+    agents_end: UnixStream,
+    net: Vec<Net>,
+    volumes: Vec<Disk>,
+) -> Result<Asked, Error> {
     let contract = &pod.contract;
     let machine = machine(pod)?;
-    refuse_host_volumes(pod)?;
-    if contract.roots.len() > APPS_MAX {
-        let why = format!("a VM pod has at most {APPS_MAX} apps, not {}", contract.roots.len());
-        return Err(Error::new(Kind::Contract, why));
-    }
+    disk(contract.roots.len().saturating_sub(1))?;
     let open = |path: &std::path::Path, what: &str| {
         File::open(path).doing(Kind::Host, || format!("open {what} {}", path.display()))
     };
-    let disk = |path: &std::path::PathBuf| Ok(Disk { file: open(path, "image")?, read_only: true });
+    let image = |path: &std::path::PathBuf| Ok(Disk { file: open(path, "image")?, read_only: true });
+    let mut disks = contract.roots.iter().map(image).collect::<Result<Vec<_>, Error>>()?;
+    disks.extend(volumes);
     let console = contract.debug.then(|| stderr().as_fd().try_clone_to_owned()).transpose();
     Ok(Asked {
         host: HostFiles::open().doing(Kind::Host, || "start the virtual machine".into())?,
@@ -45,7 +46,7 @@ pub(crate) fn plan(pod: &Pod, agents_end: UnixStream, net: Vec<Net>) -> Result<A
             file: open(&contract.agent, "agent")?,
         }],
         cmdline: AGENT_ARGUMENTS.into(),
-        disks: contract.roots.iter().map(disk).collect::<Result<_, Error>>()?,
+        disks,
         vsock: Some(Vsock { ports: vec![VsockPort { port: AGENT_PORT, stream: agents_end }] }),
         rng: true,
         net,
@@ -53,24 +54,17 @@ pub(crate) fn plan(pod: &Pod, agents_end: UnixStream, net: Vec<Net>) -> Result<A
     })
 }
 
-/// What the guest mounts volume number n by.
-pub(crate) fn tag(index: usize) -> String {
-    format!("volume{index}")
-}
-
-fn refuse_host_volumes(pod: &Pod) -> Result<(), Error> {
-    let volumes = volumes::resolve(&pod.manifest, Flavour::Kvm)
-        .doing(Kind::Contract, || "find out which volumes the pod has".into())?;
-    match volumes.used.iter().find(|used| matches!(used.kind, Backing::Host(_))) {
-        None => Ok(()),
-        Some(used) => Err(Error::new(
-            Kind::Host,
-            format!(
-                "volume {} is the host's, and VMs of this version have no way to it; use kind=empty, or \
-                 --stage1=nspawn",
-                used.name
-            ),
-        )),
+/// The guest names its disks in the order in which it finds them: those of the images, then those of the volumes.
+///
+/// # Errors
+/// There are more than letters.
+pub(crate) fn disk(index: usize) -> Result<String, Error> {
+    match u8::try_from(index).ok().filter(|index| usize::from(*index) < DISKS_MAX) {
+        Some(index) => Ok(format!("/dev/vd{}", char::from(b'a' + index))),
+        None => {
+            let why = format!("a VM pod has at most {DISKS_MAX} disks: one an app, and one a block device");
+            Err(Error::new(Kind::Contract, why))
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hull_errors::Doing;
 use hull_stage1::{Kind, Pod};
-use hull_vmm::Asked;
+use hull_vmm::{Asked, Filesystem};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::ids::OwnId;
@@ -41,6 +41,7 @@ impl Vmm {
     pub(crate) fn start(
         pod: &Pod,
         asked: Asked,
+        filesystems: Vec<Filesystem>,
         id: Option<OwnId>,
         cgroup: Option<&Path>,
     ) -> Result<Self, Error> {
@@ -61,7 +62,7 @@ impl Vmm {
         if let Some(cgroup) = cgroup {
             limits::put(cgroup, vmm.pid())?;
         }
-        match order::give(&vmm.socket, Wanted { asked, filesystems: vec![], id: number }) {
+        match order::give(&vmm.socket, Wanted { asked, filesystems, id: number }) {
             // One that hung up before it heard all has said why.
             Err(why) if why.kind() != io::ErrorKind::BrokenPipe => Err(why).doing(Kind::Host, doing),
             _ => Ok(vmm),

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -12,28 +12,6 @@ use hull_pod::Flavour;
 use hull_pod::volumes::HostSource;
 
 use crate::{Error, Kind};
-
-/// File systems that are the kernel itself, not files: through them the host is changed, looked into or left.
-const KERNELS_OWN: [&str; 18] = [
-    "autofs",
-    "binfmt_misc",
-    "bpf",
-    "cgroup",
-    "cgroup2",
-    "configfs",
-    "debugfs",
-    "devpts",
-    "efivarfs",
-    "fusectl",
-    "nfsd",
-    "nsfs",
-    "proc",
-    "pstore",
-    "resctrl",
-    "securityfs",
-    "sysfs",
-    "tracefs",
-];
 
 /// What a volume of the host's turned out to be.
 #[derive(Debug)]
@@ -48,8 +26,9 @@ pub struct HostVolume<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     Directory,
-    /// A file, or a socket or pipe, which is mounted likewise.
     File,
+    /// A socket or a pipe.
+    Endpoint,
     BlockDevice,
     CharacterDevice,
 }
@@ -68,11 +47,23 @@ impl<'a> HostVolume<'a> {
             kind if kind.is_dir() => Shape::Directory,
             kind if kind.is_block_device() => Shape::BlockDevice,
             kind if kind.is_char_device() => Shape::CharacterDevice,
-            _ => Shape::File,
+            kind if kind.is_file() => Shape::File,
+            _ => Shape::Endpoint,
         };
         Ok(Self { name, source, file, shape })
     }
 
+    /// The source, as the user named it.
+    pub fn path(&self) -> &str {
+        &self.source.path
+    }
+
+    /// Whether nobody in the pod may write to it.
+    pub fn is_read_only(&self) -> bool {
+        self.source.read_only
+    }
+
+    /// What it is.
     pub fn shape(&self) -> Shape {
         self.shape
     }
@@ -93,8 +84,7 @@ impl<'a> HostVolume<'a> {
                 ),
             ));
         }
-        let doing = || format!("mount {path} as volume {name}");
-        self.place(target, flavour).doing(Kind::Host, doing)?;
+        self.place(target, flavour)?;
         match flavour {
             // For programs that manage the host.
             Flavour::Fly => Ok(()),
@@ -102,16 +92,45 @@ impl<'a> HostVolume<'a> {
         }
     }
 
-    fn place(&self, target: &Path, flavour: Flavour) -> io::Result<()> {
+    /// The volume as a mount that is nowhere yet, and allows what it shall allow.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn tree(&self, flavour: Flavour) -> Result<Tree, Error> {
+        let (name, path) = (self.name, &self.source.path);
         let extent = if self.source.recursive { Extent::All } else { Extent::One };
-        let tree = Tree::clone_of(self.file.as_fd(), extent)?;
-        let no_devices = matches!(self.shape, Shape::Directory | Shape::File) && flavour != Flavour::Fly;
-        tree.restrict(Restrictions { read_only: self.source.read_only, no_devices })?;
-        match self.shape {
-            Shape::Directory => fs::create_dir(target)?,
-            _ => drop(OpenOptions::new().write(true).create_new(true).open(target)?),
-        }
-        tree.attach(OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(target)?.as_fd())
+        let is_device = matches!(self.shape, Shape::BlockDevice | Shape::CharacterDevice);
+        let no_devices = !is_device && flavour != Flavour::Fly;
+        let restrictions = Restrictions { read_only: self.source.read_only, no_devices };
+        let tree = Tree::clone_of(self.file.as_fd(), extent).and_then(|tree| {
+            tree.restrict(restrictions)?;
+            Ok(tree)
+        });
+        tree.doing(Kind::Host, || format!("take {path} as volume {name}"))
+    }
+
+    /// Opens the file or device itself, for reading, and for writing where that is allowed.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn open_itself(&self) -> Result<File, Error> {
+        let (name, path) = (self.name, &self.source.path);
+        let it = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let opened = OpenOptions::new().read(true).write(!self.source.read_only).open(it);
+        opened.doing(Kind::Host, || format!("open {path} as volume {name}"))
+    }
+
+    fn place(&self, target: &Path, flavour: Flavour) -> Result<(), Error> {
+        let tree = self.tree(flavour)?;
+        let (name, path) = (self.name, &self.source.path);
+        let attach = || -> io::Result<()> {
+            match self.shape {
+                Shape::Directory => fs::create_dir(target)?,
+                _ => drop(OpenOptions::new().write(true).create_new(true).open(target)?),
+            }
+            tree.attach(OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(target)?.as_fd())
+        };
+        attach().doing(Kind::Host, || format!("mount {path} as volume {name}"))
     }
 
     /// Looks at what was mounted, not at what was to be: between the two somebody may have mounted more.
@@ -119,22 +138,11 @@ impl<'a> HostVolume<'a> {
         let (name, path) = (self.name, &self.source.path);
         let mounts = fs::read_to_string("/proc/self/mountinfo");
         let mounts = mounts.doing(Kind::Host, || format!("look at the mounts of volume {name}"))?;
-        let found = table::below(&mounts, target);
-        let Some(bad) = found.iter().find(|mount| KERNELS_OWN.contains(&mount.kind.as_str())) else {
-            return Ok(());
-        };
-        let way_out = match bad.target == target {
-            true => "the pod has a /proc and a /sys of its own",
-            false => "recursive=false leaves out what is mounted below",
-        };
-        let below = bad.target.strip_prefix(target).unwrap_or(Path::new(""));
-        Err(Error::new(
-            Kind::Host,
-            format!(
-                "volume {name}: {} is the host kernel's own {}, and a pod with it could change the host; {way_out}",
-                Path::new(path).join(below).display(),
-                bad.kind
-            ),
-        ))
+        match table::kernels_own(&mounts, target) {
+            None => Ok(()),
+            Some(bad) => {
+                Err(Error::new(Kind::Host, format!("volume {name} from {path}: {}", bad.objection(target))))
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@ mod crash;
 mod dependencies;
 mod exports;
 mod fetch;
+mod file_servers;
 mod host;
 mod images;
 mod interactive;
@@ -130,4 +131,21 @@ on_every_flavour!(
     metadata::what_one_pod_signs_another_verifies,
     registry::a_pod_runs_from_a_registry,
     store::a_pod_keeps_its_image,
+    volumes::a_directory_of_the_hosts_is_shared,
+    volumes::a_file_is_a_volume_too,
+    volumes::a_manifest_may_describe_volumes,
+    volumes::a_mount_point_without_a_volume_gets_an_empty_one,
+    volumes::a_read_only_volume_stays_so,
+    volumes::a_source_is_followed_once_and_must_be_there,
+    volumes::a_volume_may_lie_in_another,
+    volumes::an_empty_volume_holds_no_more_than_its_size,
+    volumes::an_empty_volume_is_shared_by_the_apps_and_goes_with_the_pod,
+    volumes::files_of_a_volume_are_like_any_others,
+    volumes::links_in_the_image_lead_within_the_root,
+    volumes::mounts_below_a_source_come_along_unless_told_otherwise,
+    volumes::nothing_of_a_volume_is_left_when_the_pod_is_killed,
+    volumes::of_mounts_on_one_path_the_apps_own_wins,
+    volumes::the_kernels_own_files_are_no_volumes,
+    volumes::volumes_of_docker_images_begin_with_the_images_files,
+    volumes::what_the_host_mounts_later_is_seen,
 );

@@ -15,7 +15,8 @@ prints the folder that they are in as its last line.
 ";
 
 /// Every program that an installation has, by package.
-const PROGRAMS: [&str; 5] = ["hull", "hull-converter", "hull-kvm", "hull-nspawn", "hull-agent"];
+const PROGRAMS: [&str; 6] =
+    ["hull", "hull-agent", "hull-converter", "hull-kvm", "hull-nspawn", "hull-virtiofs"];
 
 pub(crate) fn run(arguments: &[String], paths: &Paths) -> Result<ExitCode> {
     if !arguments.is_empty() {

@@ -44,6 +44,8 @@ pub(super) fn check(paths: &Paths) -> Result<()> {
     for test in &tests {
         let mut command = Command::new(test);
         command.current_dir(paths.checkout.join("vmm")).env("CI", "true").arg("--quiet");
+        // A program in a jail may not write down at its end what it has run, and dies of the attempt.
+        command.args(["--skip", "jailed::"]);
         tool::run(command.env("LLVM_PROFILE_FILE", profiles.join("%p-%m.profraw")))?;
     }
     let merged = folder.join("merged.profdata");

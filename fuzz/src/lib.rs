@@ -35,6 +35,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "image-document", run: hull_image::fuzzing::document },
     Target { name: "image-file-system", run: hull_image::fuzzing::file_system },
     Target { name: "image-reference", run: hull_image::fuzzing::reference },
+    Target { name: "network-configuration", run: hull_network::fuzzing::configuration },
+    Target { name: "network-words", run: hull_network::fuzzing::words },
     Target { name: "registries-conf", run: hull_image::fuzzing::registries },
     Target { name: "registry-certificates", run: hull_image::fuzzing::certificates },
     Target { name: "registry-credentials", run: hull_image::fuzzing::credentials },

@@ -17,6 +17,7 @@ mod conf;
 mod connect;
 mod egress;
 mod forwarding;
+pub mod fuzzing;
 mod link;
 mod namespace;
 mod netlink;

@@ -127,6 +127,7 @@ on_every_flavour!(
     network::a_port_of_one_address_leads_from_there_only,
     network::a_port_that_is_taken_is_an_error_before_anything_starts,
     network::a_published_port_leads_to_the_pod_from_everywhere,
+    network::pods_that_come_and_go_together_share_nothing_and_leave_nothing,
     metadata::an_app_asks_what_it_is,
     metadata::what_one_pod_signs_another_verifies,
     registry::a_pod_runs_from_a_registry,

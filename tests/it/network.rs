@@ -417,3 +417,40 @@ pub(crate) fn a_pod_sends_as_fast_as_it_may(flavour: Flavour) {
         assert!(took > std::time::Duration::from_secs(2), "{took:?}");
     });
 }
+
+/// Many at once, and none of them ends as it should.
+pub(crate) fn pods_that_come_and_go_together_share_nothing_and_leave_nothing(flavour: Flavour) {
+    const COUNT: u16 = 10;
+    World::visit(|world| {
+        let hull = Hull::new();
+        run(&hull, flavour, &["--net=default"], "true").success();
+        let start = |number: u16| {
+            let port = format!("--port=80-tcp:{}", 8000 + number);
+            let options = ["--net=default,default-restricted", &port];
+            hull.spawn_command(command(&hull, flavour, &options, &["/probe", "serve", "80"]))
+        };
+        let mut pods: Vec<Started> = (0..COUNT).map(start).collect();
+        // Of the first half each is up before it is killed, the others are wherever they have got to.
+        let (up, others) = pods.split_at_mut(usize::from(COUNT / 2));
+        up.iter_mut().for_each(|pod| pod.await_output("ready\n"));
+        let all: Value =
+            serde_json::from_str(&hull.hull(&["list", "--format=json"]).success()).expect("JSON");
+        let networks = all.as_array().into_iter().flatten().flat_map(|pod| pod["networks"].as_array());
+        let addresses: Vec<&Value> = networks.flatten().map(|network| &network["ip"]).collect();
+        let different: std::collections::HashSet<&Value> = addresses.iter().copied().collect();
+        assert_eq!(different.len(), addresses.len(), "{addresses:?}");
+        assert!(addresses.len() >= usize::from(COUNT), "each of the first half is in two: {addresses:?}");
+        for number in 0..COUNT / 2 {
+            assert!(world.outside.tcp(World::HOST, 8000 + number).is_some(), "{number}");
+        }
+        for pod in up.iter().chain(others.iter()) {
+            pod.signal(Signal::SIGKILL);
+        }
+        pods.into_iter().for_each(|pod| drop(pod.wait()));
+        until("nothing is left", || {
+            hull.collect();
+            world.host.traces().is_empty()
+        });
+        assert_eq!(hull.pods(), Vec::<String>::new());
+    });
+}

@@ -61,6 +61,11 @@ pub(super) fn networking(
             }
             Flavour::Nspawn | Flavour::Fly => Networking::Host,
         },
+        // As rkt's default is: a port has to be somewhere.
+        [] if !manifest.ports.is_empty() => {
+            let network = Known::of(settings)?.find(BuiltIn::Default.name()).cloned();
+            own(network.into_iter().collect())?
+        }
         [] => Networking::default(),
         [wish] if wish.name == "none" => Networking::default(),
         [wish] if wish.name == "all" => own(Known::of(settings)?.0)?,
@@ -277,6 +282,11 @@ mod tests {
     fn a_flavour_has_the_networks_that_it_can() {
         assert_eq!(ask("", Flavour::Fly, &[]), Ok(Networking::Host));
         assert_eq!(ask("host", Flavour::Nspawn, &[]), Ok(Networking::Host));
+        let published = ask("", Flavour::Nspawn, &["1-udp"]);
+        assert!(
+            matches!(&published, Ok(Networking::Own(plan)) if plan.networks[0].name() == "default"),
+            "{published:?}"
+        );
         assert_eq!(ask("none", Flavour::Kvm, &[]), Ok(Networking::default()));
         let why = ask("host", Flavour::Kvm, &[]).unwrap_err();
         assert!(why.contains("--net=default") && why.contains("nspawn"), "{why}");

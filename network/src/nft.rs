@@ -68,8 +68,8 @@ pub fn probe() -> Result<String, Error> {
     let table = format!("hull-probe-{}", std::process::id());
     // An interface that is always there: a chain on it needs all that a pod's needs.
     let chain = format!(
-        "table inet {table} {{ chain a {{ type filter hook ingress device lo priority 0; }}\n\
-         chain b {{ type nat hook postrouting priority srcnat; }} }}\n"
+        "table inet {table} {{\nchain a {{\ntype filter hook ingress device lo priority 0;\n}}\n\
+         chain b {{\ntype nat hook postrouting priority srcnat;\n}}\n}}\n"
     );
     let tried = run(&chain);
     remove(&table)?;

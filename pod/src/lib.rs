@@ -17,6 +17,7 @@ pub mod log;
 pub mod manifest;
 pub mod pods;
 mod seccomp;
+pub mod size;
 pub mod streams;
 pub mod verdict;
 pub mod volumes;

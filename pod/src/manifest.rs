@@ -11,6 +11,9 @@ pub const STOP_SIGNAL: &str = "hull/stop-signal";
 /// The annotation that says when an app is started again, in the words of `--restart`.
 pub const RESTART: &str = "hull/restart";
 
+/// The annotation with the most that an app may write to its root, `64Mi`.
+pub const ROOTFS_SIZE: &str = "hull/rootfs-size";
+
 /// The annotation that says `true` where an empty volume begins with what the image has at its mount point, as
 /// Docker has it.
 pub const COPY_UP: &str = "hull/copy-up";

@@ -9,7 +9,7 @@ use hull_network::Networking;
 use nix::sys::signal::Signal;
 
 use crate::isolators::{self, Capabilities, Isolated, Seccomp, Strictness};
-use crate::manifest::{Event, NameValue, RESTART, RuntimeApp, STOP_SIGNAL};
+use crate::manifest::{Event, NameValue, RESTART, ROOTFS_SIZE, RuntimeApp, STOP_SIGNAL};
 use crate::seccomp::Filter;
 use crate::streams::{Input, Streams};
 use crate::volumes::{self, Used};
@@ -226,6 +226,7 @@ fn app_spec(app: &RuntimeApp, image: ImageSource, streams: StandardStreams) -> R
         read_only_root: app.read_only_root_fs,
         pre_start: handlers(app, Event::PreStart),
         post_stop: handlers(app, Event::PostStop),
+        upper_size_bytes: app.annotation(ROOTFS_SIZE).map(parse_size).transpose()?,
         restart: app.annotation(RESTART).map_or(Ok(Restart::Never), parse_restart)?,
         stop_signal: app.annotation(STOP_SIGNAL).map_or(Ok(libc_sigterm()), parse_signal)?,
         ..AppSpec::new(app.name.as_str(), image, &[], streams)
@@ -239,6 +240,14 @@ fn handlers(app: &RuntimeApp, event: Event) -> Vec<Vec<String>> {
 
 fn libc_sigterm() -> i32 {
     Signal::SIGTERM as i32
+}
+
+/// A number of bytes: `64Mi`.
+///
+/// # Errors
+/// Anything else, and nothing at all.
+pub fn parse_size(text: &str) -> Result<u64, Error> {
+    isolators::bytes(text).map_err(|why| Error::new(Kind::BadFile, format!("read the size {text:?}: {why}")))
 }
 
 /// `SIGQUIT`, `QUIT` or `3`.

@@ -101,7 +101,7 @@ pub(crate) fn limits_are_set_or_the_pod_does_not_run(flavour: Flavour) {
     let script = "cd /sys/fs/cgroup; cat memory.max cpu.max cpu.weight pids.max";
     assert_eq!(run(flavour, &limits, &[], script).success(), "25165824\n50000 100000\n20\n20\n");
     // The whole app ends where its memory does.
-    let hog = "dd if=/dev/zero of=/dev/null bs=64M count=1; echo survived";
+    let hog = "dd if=/dev/zero of=/dev/null bs=40M count=1; echo survived";
     let ended = run(flavour, &limits[..1], &[], hog);
     assert_eq!((ended.code, ended.stdout().as_str()), (128 + 9, ""), "{}", ended.stderr());
     let bomb = "n=0; while [ $n -lt 40 ]; do sleep 1000 & n=$((n+1)); done; echo more";

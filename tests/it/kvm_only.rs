@@ -54,6 +54,26 @@ mod kvm {
     }
 
     #[test]
+    fn the_machine_is_as_large_as_its_apps() {
+        let hull = Hull::new();
+        let reference = Image::standard().reference();
+        let run = |more: &[&str], script: &str| {
+            let mut command = hull.command(["run", "--stage1=kvm"]);
+            command.args(more).args([&reference, "--", "/bin/sh", "-c", script]);
+            finish(command)
+        };
+        // What an app may use is there to be used, the smallest machine included.
+        for (limit, mib) in [("8Mi", 6), ("24Mi", 20), ("200Mi", 180)] {
+            let script = format!("dd if=/dev/zero of=/dev/null bs={mib}M count=1 && echo used");
+            assert_eq!(run(&[&format!("--memory={limit}")], &script).success(), "used\n", "{limit}");
+        }
+        let cpus = run(&["--cpu=1500m"], "ls /sys/devices/system/cpu").success();
+        let host = std::thread::available_parallelism().unwrap().get();
+        assert_eq!(cpus.contains("cpu1"), host > 1, "{cpus}");
+        run(&["--memory=200Gi"], "true").failure(&["MiB of memory", "this host has", "--vm-memory"]);
+    }
+
+    #[test]
     fn debug_shows_the_kernels_messages_and_nothing_else_does() {
         let hull = Hull::new();
         let quiet = hull.shell(Flavour::Kvm, "echo out; echo err >&2");

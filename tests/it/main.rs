@@ -137,6 +137,7 @@ on_every_flavour!(
     volumes::a_manifest_may_describe_volumes,
     volumes::a_mount_point_without_a_volume_gets_an_empty_one,
     volumes::a_read_only_volume_stays_so,
+    volumes::a_root_holds_no_more_than_its_size,
     volumes::a_source_is_followed_once_and_must_be_there,
     volumes::a_volume_may_lie_in_another,
     volumes::an_empty_volume_holds_no_more_than_its_size,

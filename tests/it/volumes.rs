@@ -121,6 +121,16 @@ pub(crate) fn an_empty_volume_holds_no_more_than_its_size(flavour: Flavour) {
     assert_eq!(run(&Hull::new(), flavour, &options, script).success(), "1\n1048576\n");
 }
 
+pub(crate) fn a_root_holds_no_more_than_its_size(flavour: Flavour) {
+    let hull = Hull::new();
+    let script =
+        "dd if=/dev/zero of=/home/fill bs=64k count=64 2>&1 | grep -c 'No space'; stat -c %s /home/fill";
+    let size = run(&hull, flavour, &["--rootfs-size=2Mi"], script).success();
+    let (full, size) = size.split_once('\n').expect("two lines");
+    assert!(full == "1" && size.trim().parse::<u64>().is_ok_and(|size| size <= 2 << 20), "{full} {size}");
+    run(&hull, flavour, &["--rootfs-size=lots"], "true").failure(&["--rootfs-size", "64Mi"]);
+}
+
 /// An image with a directory `/data` that its makers meant for a volume.
 fn image_with_data(points: &Value) -> Builder {
     let layer = Layer::default()

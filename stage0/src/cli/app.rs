@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueHint};
 use hull_pod::AppName;
-use hull_pod::manifest::{Isolator, Mount, NameValue, RESTART};
+use hull_pod::manifest::{Isolator, Mount, NameValue, RESTART, ROOTFS_SIZE};
 use hull_pod::streams::{ANNOTATIONS, Input, Output};
 use serde_json::json;
 
-use super::values::{absolute, pair, restart, seccomp, stream};
+use super::values::{absolute, pair, restart, seccomp, size, stream};
 use super::volumes::mount;
 
 /// One app as it was asked for.
@@ -97,6 +97,9 @@ pub(crate) struct AppFlags {
     /// every app
     #[arg(long, value_name = "MOUNT", value_parser = mount)]
     pub(crate) mount: Vec<Mount>,
+    /// Most that the app may write to its root, in bytes: 64Mi [default: half of the memory]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) rootfs_size: Option<String>,
     /// Let the app write to nothing of its root
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true"
@@ -111,8 +114,13 @@ impl AppFlags {
     /// What is annotated for the stage1 to act on.
     pub(crate) fn annotations(&self) -> impl Iterator<Item = NameValue> {
         let [stdin, stdout, stderr] = ANNOTATIONS;
-        let wished =
-            [(stdin, &self.stdin), (stdout, &self.stdout), (stderr, &self.stderr), (RESTART, &self.restart)];
+        let wished = [
+            (stdin, &self.stdin),
+            (stdout, &self.stdout),
+            (stderr, &self.stderr),
+            (RESTART, &self.restart),
+            (ROOTFS_SIZE, &self.rootfs_size),
+        ];
         let given = |(name, value): (&str, &Option<String>)| {
             Some(NameValue { name: name.into(), value: value.clone()? })
         };

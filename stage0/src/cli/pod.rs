@@ -93,10 +93,10 @@ pub(crate) struct PodArgs {
     /// Guest kernel of a VM pod, an ELF vmlinux
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) kernel: Option<PathBuf>,
-    /// Memory of a VM pod, in MiB
-    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(64..=262_144))]
+    /// Memory of a VM pod, in MiB [default: the apps' limits and what the machine takes, 256 without limits]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(48..=262_144))]
     pub(crate) vm_memory: Option<u32>,
-    /// Virtual CPUs of a VM pod
+    /// Virtual CPUs of a VM pod [default: the apps' limits rounded up, 1 without limits]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
     pub(crate) vm_cpus: Option<u8>,
     /// What becomes of an isolator that cannot be applied: an error, or a warning

@@ -14,6 +14,14 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 /// Checked here, kept as it is for the manifest.
+/// As limits of memory are written.
+pub(super) fn size(text: &str) -> Result<String, String> {
+    match hull_pod::wire::parse_size(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("must be a number of bytes above 0, such as 64Mi".into()),
+    }
+}
+
 pub(super) fn restart(text: &str) -> Result<String, String> {
     match hull_pod::wire::parse_restart(text) {
         Ok(_) => Ok(text.to_owned()),

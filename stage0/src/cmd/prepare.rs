@@ -13,8 +13,8 @@ use hull_pod::manifest::{
     App, COPY_UP, Event, EventHandler, Isolator, MountPoint, NameValue, Port, RuntimeApp, RuntimeImage,
     STOP_SIGNAL,
 };
-use hull_pod::wire;
 use hull_pod::{AppName, Contract, Flavour, Manifest, PodDir, PodId, Prepared, Preparing};
+use hull_pod::{size, wire};
 
 use super::environment::{self, Environment};
 use super::fetch::Wanted;
@@ -28,8 +28,8 @@ use crate::host::kvm::Kvm;
 use crate::host::{AGENT, Host, KERNEL};
 use crate::{Error, Kind};
 
-/// A VM's memory where nobody says how much, in MiB.
-const RAM_MIB: u32 = 256;
+/// Most virtual CPUs that `--vm-cpus` takes.
+const VCPUS_MAX: usize = 32;
 
 /// Most apps of one pod: in a VM each has a disk, and those have letters.
 const APPS_MAX: usize = 26;
@@ -74,7 +74,8 @@ pub(super) fn prepare_pod(
     let network = net::with_names(network.unwrap_or_default(), names);
     let register = standing.keeping.mds_register;
     let metadata = register.then(|| metadata::service(&manifest, host, &store)).transpose()?;
-    let contract = Contract { roots, network, metadata, ..contract(args, standing, host, flavour, &id)? };
+    let contract =
+        Contract { roots, network, metadata, ..contract(args, standing, host, &manifest, (flavour, &id))? };
     let doing = || format!("prepare pod {id}");
     for warning in wire::check(&manifest, &contract).doing(Kind::User, doing)? {
         eprintln!("{warning}");
@@ -348,13 +349,13 @@ fn contract(
     args: &PodArgs,
     standing: Standing<'_>,
     host: &Host,
-    flavour: Flavour,
-    id: &PodId,
+    manifest: &Manifest,
+    (flavour, id): (Flavour, &PodId),
 ) -> Result<Contract, Error> {
     let hostname = args.hostname.clone().unwrap_or_else(|| format!("hull-{id}"));
     let names = standing.names;
     let machine = match flavour {
-        Flavour::Kvm => Some(machine(args, host)?),
+        Flavour::Kvm => Some(machine(args, host, manifest)?),
         Flavour::Nspawn | Flavour::Fly => no_machine(args, flavour)?,
     };
     Ok(Contract {
@@ -379,7 +380,7 @@ fn contract(
     })
 }
 
-fn machine(args: &PodArgs, host: &Host) -> Result<Machine, Error> {
+fn machine(args: &PodArgs, host: &Host, manifest: &Manifest) -> Result<Machine, Error> {
     let kernel = match &args.kernel {
         Some(path) => {
             fs::canonicalize(path).doing(Kind::User, || format!("use guest kernel {}", path.display()))?
@@ -388,8 +389,31 @@ fn machine(args: &PodArgs, host: &Host) -> Result<Machine, Error> {
     };
     let settings = Settings::load_places(&host.settings).doing(Kind::Host, || "read the settings".into())?;
     let ids = settings.ids().map(|ids| IdRange { first: ids.first, count: ids.count }).unwrap_or_default();
-    let (vcpus, ram_mib) = (args.vm_cpus.unwrap_or(1), args.vm_memory.unwrap_or(RAM_MIB));
-    Ok(Machine { kernel, vcpus, ram_mib, ids })
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get().min(VCPUS_MAX));
+    let processors = u8::try_from(processors).expect("no more than the most");
+    let lenient = args.isolators == Strictness::Lenient;
+    let size = size::of_machine(manifest, lenient, processors);
+    let size = size.doing(Kind::User, || "find out how large the virtual machine has to be".into())?;
+    let ram_mib = args.vm_memory.unwrap_or(size.ram_mib);
+    check_memory(ram_mib)?;
+    Ok(Machine { kernel, vcpus: args.vm_cpus.unwrap_or(size.vcpus), ram_mib, ids })
+}
+
+/// A machine that is larger than its host ends with it.
+fn check_memory(ram_mib: u32) -> Result<(), Error> {
+    let text = fs::read_to_string("/proc/meminfo").doing(Kind::Host, || "read /proc/meminfo".into())?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    let total_mib = total.and_then(|number| number.parse::<u64>().ok()).map(|kib| kib / 1024);
+    match total_mib.filter(|total| *total < u64::from(ram_mib)) {
+        None => Ok(()),
+        Some(total) => Err(Error::new(
+            Kind::User,
+            format!(
+                "give the virtual machine {ram_mib} MiB of memory: this host has {total}; lower the apps' memory \
+                 limits, or say --vm-memory"
+            ),
+        )),
+    }
 }
 
 /// An option that would have no effect is a misunderstanding, not a wish.

@@ -30,6 +30,8 @@ pub const MANIFEST: &str = "pod";
 pub const CONTRACT: &str = "stage1.json";
 /// The status, [`crate::Status`].
 pub const STATUS: &str = "status.json";
+/// What the stage1 of a pod that nobody waits for says on standard error: its own troubles, no app's output.
+pub const STAGE1_LOG: &str = "stage1.log";
 /// Process id of the pod's PID 1 (of the VMM in a VM pod), decimal. Its modification time is when the
 /// pod was started.
 pub const PID: &str = "pid";

@@ -1,6 +1,7 @@
 //! All pods of a data directory: finding, listing, removing.
 
 use std::fs::{self, DirBuilder, File};
+use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -8,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use hull_errors::Doing;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::dir::{self, CONTRACT, MANIFEST, PID, STATUS, SUBCGROUP};
+use crate::dir::{self, CONTRACT, MANIFEST, PID, STAGE1_LOG, STATUS, SUBCGROUP};
 use crate::{Contract, Error, Kind, Manifest, PodId, Status, cgroup};
 
 /// The folders of pods: for the owner, and to look at for the group that may use hull.
@@ -269,6 +270,18 @@ impl Found {
         match dir::read_json(&self.path, STATUS) {
             Err(why) if *why.kind() == Kind::Missing => Ok(Status::default()),
             other => other,
+        }
+    }
+
+    /// What the stage1 of a detached pod has said on standard error; the first of it.
+    pub fn stage1_said(&self) -> Vec<String> {
+        const LEN_MAX: u64 = 16 << 10;
+        let mut text = vec![];
+        let read =
+            File::open(self.path.join(STAGE1_LOG)).and_then(|file| file.take(LEN_MAX).read_to_end(&mut text));
+        match read {
+            Ok(_) => String::from_utf8_lossy(&text).lines().map(str::to_owned).collect(),
+            Err(_) => vec![], // One that somebody waited for has none.
         }
     }
 

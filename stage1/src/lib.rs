@@ -6,6 +6,7 @@ pub mod cgroup;
 mod control;
 mod log;
 mod network;
+mod notify;
 mod output;
 pub mod pod;
 mod record;

@@ -2,12 +2,14 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use hull_errors::Doing;
 use hull_pod::dir::{self, CONTRACT, Lock, MANIFEST};
 use hull_pod::{Contract, Flavour, Manifest, PodId, Verdict, contract};
 use nix::unistd::setsid;
 
+use crate::notify::{self, Manager};
 use crate::record::Record;
 use crate::{Error, Kind, sys};
 
@@ -18,6 +20,7 @@ pub struct Pod {
     pub path: PathBuf,
     pub contract: Contract,
     pub manifest: Manifest,
+    pub(crate) manager: Rc<Manager>,
     _lock: Lock,
 }
 
@@ -40,7 +43,8 @@ impl Pod {
         if contract.detached {
             setsid().doing(Kind::Host, || "leave the user's session".into())?;
         }
-        Ok(Self { path, contract, manifest, _lock: lock })
+        let manager = Rc::new(Manager::at(env::var(notify::SOCKET).ok().as_deref()));
+        Ok(Self { path, contract, manifest, manager, _lock: lock })
     }
 
     /// Writes down that the pod failed before its agent could say anything.

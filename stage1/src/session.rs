@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io::{stderr, stdin, stdout};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hull_agent_protocol::frame::{self, DATA_MAX};
@@ -20,8 +21,8 @@ use hull_agent_protocol::host::Host;
 use hull_agent_protocol::message::Message;
 use hull_agent_protocol::{Decoder, PROCESS_CHANNEL_FIRST, PodSpec, StandardStreams, ToAgent, Violation};
 use hull_errors::Doing;
-use hull_pod::Verdict;
 use hull_pod::streams::{self, Output as Mode, Streams};
+use hull_pod::{Contract, Verdict};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -33,6 +34,7 @@ use self::stop::Stop;
 use self::talk::Trouble;
 use crate::control::{ClientId, Control};
 use crate::log::Log;
+use crate::notify::Manager;
 use crate::output::{Flushed, Label, Output};
 use crate::record::Record;
 use crate::signer::Signer;
@@ -78,6 +80,8 @@ pub struct Session {
     flows: BTreeMap<u32, Flow>,
     /// Clients that want to hear when every app runs.
     awaiting_start: Vec<ClientId>,
+    manager: Rc<Manager>,
+    readiness_told: bool,
     stop: Stop,
     deadline: Option<Instant>,
     broken_pipe_told: bool,
@@ -129,6 +133,8 @@ impl Session {
             attached: vec![],
             flows: BTreeMap::new(),
             awaiting_start: vec![],
+            manager: Rc::clone(&pod.manager),
+            readiness_told: false,
             stop: Stop::No,
             deadline: Some(Instant::now() + BOOT_MAX),
             broken_pipe_told: false,
@@ -139,7 +145,7 @@ impl Session {
             session.logs.extend(Log::begin(pod, &named.name, app.streams, modes)?);
             let label = (spec.apps.len() > 1).then(|| Label::new(index, &named.name));
             session
-                .connect(app.streams, modes, pod.contract.interactive, label)
+                .connect(app.streams, modes, &pod.contract, label)
                 .doing(Kind::Host, || "connect the standard streams".into())?;
         }
         session.say(&ToAgent::Start(spec.clone()))?;
@@ -151,23 +157,23 @@ impl Session {
         &mut self,
         streams: StandardStreams,
         modes: Streams,
-        interactive: bool,
+        contract: &Contract,
         label: Option<Label>,
     ) -> std::io::Result<()> {
         let input = match streams {
             StandardStreams::Pipes { stdin, stdout: out, stderr: err } => {
-                if modes.stdout == Mode::Log {
+                if modes.stdout == Mode::Log && !contract.detached {
                     let fd = stdout().as_fd().try_clone_to_owned()?;
                     self.outputs.push(Output::new(out, fd).labelled(label.clone()));
                 }
-                if modes.stderr == Mode::Log {
+                if modes.stderr == Mode::Log && !contract.detached {
                     let fd = stderr().as_fd().try_clone_to_owned()?;
                     self.outputs.push(Output::new(err, fd).labelled(label));
                 }
                 stdin.filter(|_| modes.stdin == streams::Input::Usual)
             }
             // One that is not the user's waits for somebody to attach.
-            StandardStreams::Terminal { .. } if !interactive => None,
+            StandardStreams::Terminal { .. } if !contract.interactive => None,
             StandardStreams::Terminal { channel, .. } => {
                 self.terminal = Some(channel);
                 self.outputs.push(Output::new(channel, stdout().as_fd().try_clone_to_owned()?));

@@ -23,6 +23,7 @@ mod metadata;
 mod network;
 mod pulls;
 mod registry;
+mod services;
 mod signed;
 mod space;
 mod store;
@@ -131,6 +132,9 @@ on_every_flavour!(
     metadata::an_app_asks_what_it_is,
     metadata::what_one_pod_signs_another_verifies,
     registry::a_pod_runs_from_a_registry,
+    services::sockets_of_the_manager_are_refused_where_an_app_expects_them,
+    services::the_manager_is_told_when_the_apps_run,
+    services::what_went_wrong_in_a_pod_on_its_own_is_kept,
     store::a_pod_keeps_its_image,
     volumes::a_directory_of_the_hosts_is_shared,
     volumes::a_file_is_a_volume_too,

@@ -99,6 +99,9 @@ pub(crate) struct PodArgs {
     /// Virtual CPUs of a VM pod [default: the apps' limits rounded up, 1 without limits]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
     pub(crate) vm_cpus: Option<u8>,
+    /// rkt's user namespaces, which this version has not: refused
+    #[arg(long, hide = true)]
+    pub(crate) private_users: bool,
     /// What becomes of an isolator that cannot be applied: an error, or a warning
     #[arg(long, value_enum, default_value = "strict")]
     pub(crate) isolators: Strictness,

@@ -58,6 +58,11 @@ pub(super) fn prepare_pod(
     host: &Host,
 ) -> Result<(PodDir<Prepared>, PathBuf), Error> {
     let flavour = choose(args.stage1.map(Flavour::from), Kvm::look, nix::unistd::geteuid().is_root())?;
+    if args.private_users {
+        let why = "--private-users: there are no user namespaces for pods; a VM (--stage1=kvm) keeps its users apart \
+                   from the host's, and --user runs an app as another than root";
+        return Err(Error::new(Kind::User, why));
+    }
     let stage1 = host.stage1(flavour)?;
     let id = PodId::random().doing(Kind::Host, || "name the pod".into())?;
     let store = host.images()?;
@@ -68,6 +73,7 @@ pub(super) fn prepare_pod(
         None => asked_for(args, host, &store)?,
     };
     check_apps(&manifest, flavour, standing.interactive)?;
+    check_activation(&manifest)?;
     let network =
         standing.nets.map(|nets| net::networking(nets, flavour, &manifest, &host.settings)).transpose()?;
     let names = standing.names.is_some_and(|names| names.says_nothing());
@@ -181,6 +187,25 @@ fn check_apps(manifest: &Manifest, flavour: Flavour, interactive: bool) -> Resul
         return refuse("--stage1=fly runs exactly one app in a pod".into());
     }
     check_interactive(interactive, apps.len())
+}
+
+/// Sockets of a service manager (sd_listen_fds(3)) reach no app. One that expects them must not run without.
+fn check_activation(manifest: &Manifest) -> Result<(), Error> {
+    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+    let is_ours = number("LISTEN_PID") == Some(std::process::id());
+    let given = is_ours && number("LISTEN_FDS").is_some_and(|count| count > 0);
+    let expects = |app: &&RuntimeApp| app.app.ports.iter().any(|port| port.socket_activated);
+    match manifest.apps.iter().find(expects).filter(|_| given) {
+        None => Ok(()),
+        Some(app) => {
+            let text = format!(
+                "app {} expects the sockets that the service manager listens on, which cannot be handed to a pod; let \
+                 the app listen itself (--port), with systemd-socket-proxyd(8) in front if it is to start on demand",
+                app.name
+            );
+            Err(Error::new(Kind::User, text))
+        }
+    }
 }
 
 /// Whether the pod uses the caller's IPC objects; never where it was asked for what it would not get.

@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode, Stdio};
 use hull_errors::Doing;
 use hull_pod::contract::LOCK_FD;
 use hull_pod::control::{Answer, Request};
-use hull_pod::dir::CONTRACT;
+use hull_pod::dir::{CONTRACT, STAGE1_LOG};
 use hull_pod::{Contract, Flavour, Found, PodDir, PodId, Pods, Prepared, Running, State, Waived};
 
 use super::call::{ask, call};
@@ -122,7 +122,12 @@ fn start_detached(pod: PodDir<Running>, stage1: &Path, host: &Host) -> Result<Ex
     let id = pod.id().clone();
     let doing = || format!("start {} for pod {id}", stage1.display());
     let spawned = stage1_command(&pod, stage1).and_then(|mut command| {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // With --debug a guest's kernel writes there too, as much as it likes: that is not kept.
+        let errors = match host.debug {
+            true => Stdio::null(),
+            false => fs::File::create(pod.path().join(STAGE1_LOG)).doing(Kind::Host, doing)?.into(),
+        };
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         command.spawn().doing(Kind::Host, doing)
     });
     if let Err(why) = spawned {
@@ -137,7 +142,10 @@ fn start_detached(pod: PodDir<Running>, stage1: &Path, host: &Host) -> Result<Ex
         // It has ended, in good order or not.
         found.wait().doing(Kind::Host, || "wait".into())?;
         let status = find()?.status().doing(Kind::Host, || format!("read how pod {id} went"))?;
-        let silent = || "its stage1 ended without a word; run it without --detach to see more".to_owned();
+        let silent = || match find().map(|found| found.stage1_said().join("; ")) {
+            Ok(said) if !said.is_empty() => said,
+            _ => "its stage1 ended without a word; run it without --detach to see more".to_owned(),
+        };
         let failure = status.failure.or_else(|| status.apps.is_empty().then(silent));
         if let Some(why) = failure {
             return Err(Error::new(Kind::Host, why));

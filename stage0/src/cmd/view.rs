@@ -135,9 +135,16 @@ impl PodView {
             pid: found.pid(),
             networks: NetworkView::of(found),
             failure: status.failure,
-            warnings: status.warnings,
+            warnings: warnings(status.warnings, found.stage1_said()),
         }
     }
+}
+
+/// What stage1 has noted, and what else a detached one has said; each once.
+fn warnings(noted: Vec<String>, said: Vec<String>) -> Vec<String> {
+    let is_new = |line: &String| !noted.iter().any(|warning| line.ends_with(warning.as_str()));
+    let said: Vec<_> = said.into_iter().filter(is_new).collect();
+    noted.into_iter().chain(said).collect()
 }
 
 fn app_state(pod: State, started: bool, ended: bool) -> &'static str {

@@ -109,6 +109,9 @@ impl Session {
     /// Tells those who wait for it that every app runs, if so.
     pub(super) fn tell_started(&mut self) {
         if self.record.has_started() {
+            if !std::mem::replace(&mut self.readiness_told, true) {
+                self.manager.tell("READY=1");
+            }
             for client in std::mem::take(&mut self.awaiting_start) {
                 self.control.answer_last(client, &Answer::Started);
             }

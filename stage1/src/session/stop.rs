@@ -54,6 +54,7 @@ impl Session {
     }
 
     fn ask_to_stop(&mut self, signal: Signal, grace: Duration) -> Result<(), Error> {
+        self.manager.tell("STOPPING=1");
         let grace_ms = u32::try_from(grace.as_millis()).expect("the grace is seconds");
         // SIGTERM is what the host's tools send to anything; the image may know a better one.
         let signal = (signal != Signal::SIGTERM).then_some(signal as i32);

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 
 use crate::cgroup::{AppCgroup, PodCgroup};
 use crate::launch::{Launch, Namespaces, Report, Room, Task, Word, launch};
+use crate::limits::Missed;
 use crate::link::Link;
 use crate::machine::Machine;
 use crate::root::{AppDir, assemble};
@@ -81,9 +82,14 @@ impl App {
     }
 
     /// Starts the app, for the first time or again: root and streams stay the same.
-    pub(crate) fn launch(&mut self, index: usize, around: Surroundings<'_>) -> Result<(), Error> {
+    pub(crate) fn launch(
+        &mut self,
+        index: usize,
+        around: Surroundings<'_>,
+        missed: &mut Missed,
+    ) -> Result<(), Error> {
         if self.dir.is_none() {
-            self.make_room(index, around)?;
+            self.make_room(index, around, missed)?;
         }
         let (Some(dir), Some(side)) = (&self.dir, &self.side) else {
             unreachable!("make_room makes both, and side is dropped after the last start")
@@ -100,12 +106,17 @@ impl App {
         Ok(())
     }
 
-    fn make_room(&mut self, index: usize, around: Surroundings<'_>) -> Result<(), Error> {
+    fn make_room(
+        &mut self,
+        index: usize,
+        around: Surroundings<'_>,
+        missed: &mut Missed,
+    ) -> Result<(), Error> {
         let name = &self.spec.name;
         let dir = assemble(index, &self.spec)?;
         let cgroup = around.cgroup.map(|pod| pod.make(name)).transpose();
         self.cgroup = cgroup.doing(AgentFault::Machine, || format!("make a cgroup for app {name}"))?;
-        limits::bound(&self.spec, self.cgroup.as_ref(), around.pod.lenient)?;
+        limits::bound(&self.spec, self.cgroup.as_ref(), missed)?;
         let connected = Streams::connect(self.spec.streams, &dir.terminals());
         let (streams, side) =
             connected.doing(AgentFault::Machine, || format!("make the standard streams of app {name}"))?;

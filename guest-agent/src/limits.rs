@@ -23,20 +23,32 @@ const OPEN_FILES: (u64, u64) = (1024, 524_288);
 /// that the kernel wants at least (`min_cfs_quota_period`, kernel/sched/core.c).
 const CPU_PERIOD: (u64, u64) = (100_000, 1_000_000);
 
-/// Says what was wanted and why it cannot be.
-fn object(lenient: bool, whose: &str, isolator: &str, why: &str) -> Result<(), Error> {
-    let text = format!("apply isolator {isolator} of {whose}: {why}");
-    match lenient {
-        true => {
-            eprintln!("hull-agent: {text}; going on without it");
-            Ok(())
+/// What the pod goes without, where it may: texts for the user.
+#[derive(Debug)]
+pub(crate) struct Missed {
+    pub(crate) lenient: bool,
+    pub(crate) texts: Vec<String>,
+}
+
+impl Missed {
+    pub(crate) fn new(lenient: bool) -> Self {
+        Self { lenient, texts: vec![] }
+    }
+
+    /// Notes what was wanted and why it cannot be; an error where it must be.
+    fn add(&mut self, whose: &str, isolator: &str, why: &str) -> Result<(), Error> {
+        let text = format!("apply isolator {isolator} of {whose}: {why}");
+        if !self.lenient {
+            let text = format!("{text} (--isolators=lenient runs it without)");
+            return Err(Error::new(AgentFault::Pod, text));
         }
-        false => Err(Error::new(AgentFault::Pod, format!("{text} (--isolators=lenient runs it without)"))),
+        self.texts.push(format!("{text}; going on without it"));
+        Ok(())
     }
 }
 
 /// Writes the app's limits to its cgroup.
-pub(crate) fn bound(app: &AppSpec, cgroup: Option<&AppCgroup>, lenient: bool) -> Result<(), Error> {
+pub(crate) fn bound(app: &AppSpec, cgroup: Option<&AppCgroup>, missed: &mut Missed) -> Result<(), Error> {
     let whose = format!("app {}", app.name);
     for Setting { isolator, file, text } in settings(app) {
         let why = match (cgroup, text) {
@@ -51,11 +63,11 @@ pub(crate) fn bound(app: &AppSpec, cgroup: Option<&AppCgroup>, lenient: bool) ->
                 Err(why) => format!("write {text:?} to {file}: {why}"),
             },
         };
-        object(lenient, &whose, isolator, &why)?;
+        missed.add(&whose, isolator, &why)?;
     }
     if app.limits.network_bits_per_second.is_some() {
         let why = "it limits the pod's interfaces of built-in networks, for all apps together: each has to have one";
-        object(lenient, &whose, "resource/network-bandwidth", why)?;
+        missed.add(&whose, "resource/network-bandwidth", why)?;
     }
     Ok(())
 }
@@ -166,7 +178,7 @@ fn resource(name: &str) -> Option<Resource> {
 }
 
 /// Sets the pod's sysctls.
-pub(crate) fn set_sysctls(machine: Machine, spec: &PodSpec) -> Result<(), Error> {
+pub(crate) fn set_sysctls(machine: Machine, spec: &PodSpec, missed: &mut Missed) -> Result<(), Error> {
     for (name, value) in &spec.sysctls {
         let path = sysctl_path(name);
         let why = match machine {
@@ -179,7 +191,7 @@ pub(crate) fn set_sysctls(machine: Machine, spec: &PodSpec) -> Result<(), Error>
                 Err(why) => format!("set {name} to {value:?}: {why}"),
             },
         };
-        object(spec.lenient, "the pod", "os/unix/sysctl", &why)?;
+        missed.add("the pod", "os/unix/sysctl", &why)?;
     }
     Ok(())
 }

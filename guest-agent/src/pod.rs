@@ -20,6 +20,7 @@ use crate::app::{App, Surroundings};
 use crate::cgroup::PodCgroup;
 use crate::exec::{Processes, Request};
 use crate::launch::{Launch, Room, Task, Word, launch};
+use crate::limits::Missed;
 use crate::link::{Link, Lost};
 use crate::machine::Machine;
 use crate::metadata::Service;
@@ -65,11 +66,13 @@ enum Ready {
 /// Stage1 is gone, or cannot be trusted.
 pub(crate) fn run(machine: Machine, cgroup: Option<&PodCgroup>, link: &mut Link) -> Result<(), Lost> {
     let spec = wait_for_start(link)?;
+    let mut missed = Missed::new(spec.lenient);
     let prepared = machine
         .name(&spec.hostname)
         .and_then(|()| network::connect(&spec.interfaces))
-        .and_then(|()| limits::set_sysctls(machine, &spec))
+        .and_then(|()| limits::set_sysctls(machine, &spec, &mut missed))
         .and_then(|()| volumes::make_all(&spec.volumes));
+    missed.texts.into_iter().for_each(|text| link.say(&FromAgent::Warning { text }));
     if let Err(why) = prepared {
         link.say(&FromAgent::Failed { app: None, fault: *why.kind(), text: chain(&why) });
         return Ok(());
@@ -186,8 +189,10 @@ impl<'a> Pod<'a> {
     }
 
     fn launch(&mut self, app: usize) {
-        let around = self.surroundings();
-        if let Err(why) = self.apps[app].launch(app, around) {
+        let (around, mut missed) = (self.surroundings(), Missed::new(self.spec.lenient));
+        let launched = self.apps[app].launch(app, around, &mut missed);
+        missed.texts.into_iter().for_each(|text| self.link.say(&FromAgent::Warning { text }));
+        if let Err(why) = launched {
             let (fault, text) = (*why.kind(), chain(&why));
             self.step(Event::StartFailed { app, fault, text });
         }

@@ -8,6 +8,7 @@
 
 mod agent;
 mod conversion;
+mod pod;
 
 /// One parser, and how to give it bytes.
 #[derive(Clone, Copy)]
@@ -37,6 +38,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "image-reference", run: hull_image::fuzzing::reference },
     Target { name: "network-configuration", run: hull_network::fuzzing::configuration },
     Target { name: "network-words", run: hull_network::fuzzing::words },
+    Target { name: "pod-control", run: pod::control },
+    Target { name: "pod-documents", run: pod::documents },
+    Target { name: "pod-files", run: pod::files },
     Target { name: "registries-conf", run: hull_image::fuzzing::registries },
     Target { name: "registry-certificates", run: hull_image::fuzzing::certificates },
     Target { name: "registry-credentials", run: hull_image::fuzzing::credentials },

@@ -58,7 +58,8 @@ fn words_in_the_wrong_place_are_named() {
     check("run", "IMAGE");
     check("run --pod-manifest=f a", "cannot be used with");
     check("run --pod-manifest=f --set-env=A=b", "cannot be used with");
-    check("run --net=default a", "only --net=none");
+    check("run --net=,default a", "a network has a name");
+    check("run --port=http a", "must be NAME:[HOSTIP:]HOSTPORT");
 }
 
 #[test]

@@ -260,7 +260,8 @@ fn references_that_fit_nothing_say_what_there_is() {
     write_layout(&place.path("layout"), &oci_image(&layers()), &["one", "two"]);
     let layout = place.path("layout");
     fails(&reference("oci:", &layout, ":three"), "no tag `three`, it has: one, two");
-    fails(&reference("oci:", &place.path("nothing"), ""), "no `index.json`");
+    fails(&reference("oci:", &place.path("nothing"), ""), "there is no such folder");
+    fails(&reference("oci:", &place.path(""), ""), "no `index.json`");
     fails(&reference("", &place.path(""), ""), "no OCI layout");
     fails(&reference("", &place.path("nothing"), ""), "No such file");
     fails(&reference("", &place.write("text", b"hello"), ""), "no tar archive");

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use hull_errors::Doing;
+use hull_mounts::table;
 use hull_pod::dir::{self, SUBCGROUP};
 
 use crate::{Error, Kind, Pod};
@@ -63,24 +64,8 @@ fn is_not_ours(why: &io::Error) -> bool {
 
 /// Where cgroup version 2 is mounted, by `/proc/self/mountinfo` (proc(5)).
 fn find_mount(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        (file_system.split(' ').next()? == "cgroup2").then_some(())?;
-        Some(unescape(mount.split(' ').nth(4)?))
-    })
-}
-
-/// Blanks are written as `\040` and the like.
-fn unescape(text: &str) -> PathBuf {
-    let mut bytes = vec![];
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let number = after.first_chunk::<3>().filter(|_| *first == b'\\');
-        let number = number.and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
-        bytes.push(number.unwrap_or(*first));
-        rest = if number.is_some() { &after[3..] } else { after };
-    }
-    PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))
+    let all = table::below(mounts, Path::new("/"));
+    all.into_iter().find(|mount| mount.kind == "cgroup2").map(|mount| mount.target)
 }
 
 /// Our own cgroup, if the host's manager said that it keeps its hands off what is below
@@ -111,13 +96,6 @@ mod tests {
         check("25 23 0:22 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n", Some("/sys/fs/cgroup"));
         check("25 23 0:22 / /cgroup2 rw - tmpfs cgroup2 rw\n", None);
         check("", None);
-    }
-
-    #[test]
-    fn a_backslash_need_not_escape_anything() {
-        for (text, want) in [("a\\040b", "a b"), ("a\\", "a\\"), ("\\04", "\\04"), ("\\999", "\\999")] {
-            assert_eq!(unescape(text), PathBuf::from(want), "{text}");
-        }
     }
 
     #[test]

@@ -65,10 +65,9 @@ pub(crate) fn run_prepared(args: &RunPreparedArgs, host: &Host) -> Result<ExitCo
         return Err(Error::new(Kind::User, why));
     }
     let hostname = args.hostname.clone().unwrap_or_else(|| contract.hostname.clone());
-    let store = host.images()?;
     let register = args.keeping.mds_register;
     let manifest = found.manifest().doing(Kind::Host, doing)?;
-    let metadata = register.then(|| metadata::service(&manifest, host, &store)).transpose()?;
+    let metadata = register.then(|| metadata::service(&manifest, host, &host.images()?)).transpose()?;
     let parents_ipc = parents_ipc(args.keeping, contract.flavour)?;
     let log_bytes = args.keeping.log_size.or(contract.log_bytes);
     let hosts = names::hosts(&args.names, contract.flavour, &hostname)?;
